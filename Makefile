@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# Everything is built under $(BUILD). `make help` lists the targets.
+
+BUILD	?= build
+CC	?= gcc
+CXX	?= g++
+AR	?= ar
+PREFIX	?= /usr/local
+LIBDIR	?= $(PREFIX)/lib
+DESTDIR	?=
+# SAN=address,undefined or SAN=thread builds everything instrumented.
+SAN	?=
+
+VERSION	:= $(shell sed -n 's/^\#define MV_VERSION_STRING "\(.*\)"/\1/p' include/memvirt/version.h)
+SOVERSION := 0
+
+CFLAGS	?= -O2 -g
+override CFLAGS += -std=gnu11 -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes \
+	-Wno-unused-parameter -Wno-missing-field-initializers -fvisibility=hidden -pthread \
+	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+override CPPFLAGS += -D_GNU_SOURCE -Iinclude -MMD -MP
+override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
+
+LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash -lisal
+TOOL_LIBS := -ljson-c
+
+# Sources, by what is linked from them.
+CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c)
+LIB_SRC	:= $(wildcard lib/*.c lib/*/*.c)
+VM_SRC	:= $(wildcard tools/vm/*.c)
+MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
+MEMSTAT_SRC := $(wildcard tools/memstat/*.c)
+PRELOAD_SRC := $(wildcard tools/memvirt/preload/*.c)
+TEST_SUPPORT_SRC := $(wildcard tests/support/*.c)
+TEST_SRC := $(wildcard $(patsubst %,tests/%/*.c,unit model contract faults races))
+BENCH_SUPPORT_SRC := $(wildcard bench/support/*.c)
+BENCH_SRC := $(wildcard bench/bench_*.c)
+EXAMPLE_SRC := $(wildcard examples/*.c)
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+bin = $(patsubst %.c,$(BUILD)/%,$(1))
+
+LIB_A	:= $(BUILD)/lib/libmemvirt.a
+CORE_A	:= $(BUILD)/lib/libmemvirt-core.a
+LIB_SO	:= $(BUILD)/lib/libmemvirt.so.$(VERSION)
+PRELOAD	:= $(BUILD)/lib/memvirt/libmemvirt-preload.so
+PC	:= $(BUILD)/lib/pkgconfig/memvirt.pc $(BUILD)/lib/pkgconfig/memvirt-core.pc
+TOOLS	:= $(if $(MEMVIRT_SRC),$(BUILD)/bin/memvirt) $(if $(MEMSTAT_SRC),$(BUILD)/bin/memstat) \
+	   $(if $(PRELOAD_SRC),$(PRELOAD))
+TESTS	:= $(call bin,$(TEST_SRC))
+BENCHES	:= $(call bin,$(BENCH_SRC))
+EXAMPLES := $(call bin,$(EXAMPLE_SRC))
+
+.PHONY: all help demo check check-asan check-tsan check-layers check-headers bench install clean \
+	modules setup tests benches
+.DEFAULT_GOAL := all
+.SECONDARY:
+
+all: $(LIB_A) $(CORE_A) $(LIB_SO) $(PC) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
+tests: all $(TESTS)
+benches: all $(BENCHES)
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+# --- how things are built ---------------------------------------------------------------
+
+# The core must not lean on a C library: see docs/architecture.md.
+$(call obj,$(CORE_SRC)): override CFLAGS += -ffreestanding
+$(BUILD)/obj/tools/% $(BUILD)/obj/tests/% $(BUILD)/obj/bench/%: override CPPFLAGS += -Itools
+$(BUILD)/obj/tests/% $(BUILD)/obj/bench/%: override CPPFLAGS += -Ilib -Itests -Ibench
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -c -o $@ $<
+
+$(LIB_A): $(call obj,$(LIB_SRC))
+$(CORE_A): $(call obj,$(CORE_SRC))
+%.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(LIB_SO): $(call obj,$(LIB_SRC)) lib/memvirt.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libmemvirt.so.$(SOVERSION) \
+		-Wl,--version-script=lib/memvirt.map -o $@ $(call obj,$(LIB_SRC)) $(LIBS)
+	@ln -sf $(@F) $(BUILD)/lib/libmemvirt.so.$(SOVERSION)
+	@ln -sf $(@F) $(BUILD)/lib/libmemvirt.so
+
+$(BUILD)/lib/pkgconfig/%.pc: lib/%.pc.in include/memvirt/version.h Makefile
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' \
+		-e 's|@LIBS@|$(LIBS)|' $< > $@
+
+$(BUILD)/bin/memvirt: $(call obj,$(MEMVIRT_SRC) $(VM_SRC)) $(LIB_A)
+$(BUILD)/bin/memstat: $(call obj,$(MEMSTAT_SRC) $(VM_SRC)) $(LIB_A)
+$(BUILD)/bin/%:
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
+
+# The preload library carries the whole library inside, hidden from the VMM it enters.
+$(PRELOAD): $(call obj,$(PRELOAD_SRC) tools/vm/control_wire.c tools/vm/rundir.c) $(LIB_A) \
+		tools/memvirt/preload/preload.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL \
+		-Wl,--version-script=tools/memvirt/preload/preload.map \
+		-o $@ $(filter-out %.map,$^) $(TOOL_LIBS) $(LIBS) -ldl
+
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TEST_SUPPORT_SRC) $(VM_SRC)) $(LIB_A)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TOOL_LIBS) $(LIBS) -lm
+
+$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_SRC)) $(LIB_A)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS) -lm
+
+# Examples are built the way a reader would: against the public headers and the library.
+$(EXAMPLES): $(BUILD)/examples/%: examples/%.c $(LIB_A)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_A) $(LIBS)
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+# --- the two commands, and the rest -------------------------------------------------------
+
+setup:
+	@scripts/setup build rig
+
+demo: setup  ## two real VMs that share less memory than they use, kept running
+	@$(MAKE) --no-print-directory all
+	@scripts/rig-prepare
+	@demo/demo
+
+check: setup  ## every test that fits in 20 minutes
+	@$(MAKE) --no-print-directory tests
+	@scripts/rig-prepare
+	@tests/run --build $(BUILD) $(TESTFLAGS)
+
+check-asan:  ## the tests that need no VM, under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SAN=address,undefined tests
+	@tests/run --build $(BUILD)/asan --no-rig $(TESTFLAGS)
+
+check-tsan:  ## the race tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SAN=thread tests
+	@tests/run --build $(BUILD)/tsan --only races $(TESTFLAGS)
+
+check-layers:  ## no subsystem includes another, the core stands alone
+	@scripts/check-layers
+
+check-headers:  ## each public header compiles alone, in C and in C++
+	@CC="$(CC)" CXX="$(CXX)" scripts/check-headers
+
+bench: setup  ## every benchmark, or NAME=… one; writes build/bench.json
+	@$(MAKE) --no-print-directory benches
+	@bench/run --build $(BUILD) $(NAME)
+
+modules: setup  ## the guest balloon driver, for Debian's kernel
+	@scripts/rig-prepare kernel
+	@scripts/build-module
+
+install: all  ## DESTDIR, PREFIX, LIBDIR
+	install -d $(DESTDIR)$(PREFIX)/include/memvirt $(DESTDIR)$(LIBDIR)/pkgconfig \
+		$(DESTDIR)$(LIBDIR)/memvirt $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 include/memvirt/*.h $(DESTDIR)$(PREFIX)/include/memvirt/
+	install -m 644 $(LIB_A) $(CORE_A) $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(LIB_SO) $(DESTDIR)$(LIBDIR)/
+	ln -sf $(notdir $(LIB_SO)) $(DESTDIR)$(LIBDIR)/libmemvirt.so.$(SOVERSION)
+	ln -sf $(notdir $(LIB_SO)) $(DESTDIR)$(LIBDIR)/libmemvirt.so
+	install -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -m 755 $(PRELOAD) $(DESTDIR)$(LIBDIR)/memvirt/
+	install -m 755 $(filter $(BUILD)/bin/%,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(wildcard docs/man/*.1) $(DESTDIR)$(PREFIX)/share/man/man1/
+
+clean:  ## remove what was built
+	rm -rf $(BUILD)
