@@ -3,17 +3,19 @@
  * The ledger's word: all that is recorded of one guest page, in 32 bits that change only
  * by compare-exchange.
  *
- *   31            16 15        9 8      7        6      5      4       3    2     0
- *  +----------------+-----------+------+--------+------+------+-------+----+-------+
- *  | pins           | 0         |ACTIVE|UNMAPPED|WAITED|CANCEL|COPYING|BUSY| state |
- *  +----------------+-----------+------+--------+------+------+-------+----+-------+
+ *   31            16 15        8 7      6        5      4       3    2     0
+ *  +----------------+-----------+------+--------+------+-------+----+-------+
+ *  | pins           | 0         |ACTIVE|UNMAPPED|WAITED|COPYING|BUSY| state |
+ *  +----------------+-----------+------+--------+------+-------+----+-------+
  *
  * BUSY is the page's transaction lock. Who sets it owns the page until mv_page_end().
  *
- * An eviction has two phases. While it only copies (BUSY|COPYING) a fault or a pin may
- * cancel it: CANCEL is set, the page stays where it is and may be mapped at once, since
- * the copy will be thrown away. mv_page_seal() ends the phase; from then on the page is
- * dropped and others wait. Who met a busy page sets WAITED, and the owner wakes them.
+ * An eviction has two phases. While it only copies (BUSY|COPYING) the page still is where
+ * it was, so whoever needs it takes it over: clears COPYING, and is the owner from then on,
+ * or pins it, which ends the transaction. The one who copied finds out in mv_page_seal(),
+ * and throws the copy away. Once sealed, the page is dropped and others wait: they set
+ * WAITED, and the owner wakes them. For this to be sound, whoever copies a page sees to it
+ * that no other thread begins to copy the same page before it has called mv_page_seal().
  *
  * UNMAPPED: resident, but revoked from every view, so that the next touch shows.
  * ACTIVE: touched since the replacement hand last passed.
@@ -31,15 +33,14 @@
 #define MV_WORD_STATE	 0x00000007u
 #define MV_WORD_BUSY	 0x00000008u
 #define MV_WORD_COPYING	 0x00000010u
-#define MV_WORD_CANCEL	 0x00000020u
-#define MV_WORD_WAITED	 0x00000040u
-#define MV_WORD_UNMAPPED 0x00000080u
-#define MV_WORD_ACTIVE	 0x00000100u
+#define MV_WORD_WAITED	 0x00000020u
+#define MV_WORD_UNMAPPED 0x00000040u
+#define MV_WORD_ACTIVE	 0x00000080u
 #define MV_WORD_PIN	 0x00010000u
 #define MV_WORD_PINS	 0xffff0000u
 
 /* What a transaction leaves behind is state, UNMAPPED, ACTIVE and pins; these end with it. */
-#define MV_WORD_TRANSIENT (MV_WORD_BUSY | MV_WORD_COPYING | MV_WORD_CANCEL | MV_WORD_WAITED)
+#define MV_WORD_TRANSIENT (MV_WORD_BUSY | MV_WORD_COPYING | MV_WORD_WAITED)
 
 static inline enum mv_page_state mv_word_state(uint32_t word)
 {
@@ -84,76 +85,67 @@ static inline bool mv_page_begin_if(uint32_t *page, uint32_t mask, uint32_t valu
 	return false;
 }
 
-/** enum mv_claim - what mv_page_claim() found */
-enum mv_claim {
-	MV_CLAIM_OWNED,	    /* the caller holds the busy bit */
-	MV_CLAIM_CANCELLED, /* another thread's copy is cancelled: resident, may be mapped */
-	MV_CLAIM_WAITED,    /* busy; its owner will wake whoever waits */
-};
-
 /**
- * mv_page_claim() - the fault path's way in: own the page, cancel its copy, or be woken
+ * mv_page_claim() - the fault path's way in: own the page, or be woken
  * @page: the page's word
- * @word: the word as it was before the claim
+ * @word: the word before; COPYING in it tells that an eviction was taken over
  *
  * Never waits.
+ *
+ * Return: true where the caller owns the page now; false where it is busy, and its owner
+ * will wake whoever waits.
  */
-static inline enum mv_claim mv_page_claim(uint32_t *page, uint32_t *word)
+static inline bool mv_page_claim(uint32_t *page, uint32_t *word)
 {
 	uint32_t now = mv_page_load(page);
 
 	for (;;) {
-		uint32_t flag = !(now & MV_WORD_BUSY)	 ? MV_WORD_BUSY
-				: now & MV_WORD_COPYING ? MV_WORD_CANCEL
-							 : MV_WORD_WAITED;
-		if (mv_page_change(page, &now, now | flag)) {
+		bool free = !(now & MV_WORD_BUSY) || (now & MV_WORD_COPYING);
+		uint32_t next = free ? (now | MV_WORD_BUSY) & ~MV_WORD_COPYING
+				     : now | MV_WORD_WAITED;
+
+		if (mv_page_change(page, &now, next)) {
 			*word = now;
-			return flag == MV_WORD_BUSY	? MV_CLAIM_OWNED
-			       : flag == MV_WORD_CANCEL ? MV_CLAIM_CANCELLED
-							: MV_CLAIM_WAITED;
+			return free;
 		}
 	}
 }
 
 /**
- * mv_page_begin() - take the busy bit, waiting for its owner and cancelling a copy
+ * mv_page_begin() - take the busy bit, taking over an eviction, waiting for other owners
  * @platform: for patience
  * @page:     the page's word
  *
- * Context: holds no mutex and no other busy page of a higher number; not a thread that
- * resolves faults.
- * Return: the word before, without BUSY.
+ * Context: holds no mutex and no busy page of a higher number; waits for an owner that
+ * never waits for a fault.
+ * Return: the word before; COPYING in it tells that an eviction was taken over.
  */
 static inline uint32_t mv_page_begin(const struct mv_platform *platform, uint32_t *page)
 {
 	uint32_t now = mv_page_load(page);
 
 	for (unsigned int turns = 0;;) {
-		uint32_t next = !(now & MV_WORD_BUSY)	? now | MV_WORD_BUSY
-				: now & MV_WORD_COPYING ? now | MV_WORD_CANCEL
-							: now;
-		if (next != now) {
-			if (mv_page_change(page, &now, next) && (next ^ now) == MV_WORD_BUSY)
-				return now;
-			continue;
+		if ((now & MV_WORD_BUSY) && !(now & MV_WORD_COPYING)) {
+			platform->ops->relax(platform->ctx, turns++);
+			now = mv_page_load(page);
+		} else if (mv_page_change(page, &now,
+					  (now | MV_WORD_BUSY) & ~MV_WORD_COPYING)) {
+			return now;
 		}
-		platform->ops->relax(platform->ctx, turns++);
-		now = mv_page_load(page);
 	}
 }
 
 /**
  * mv_page_seal() - end the copying phase: from here the page is dropped
- * @page: a page whose eviction the caller owns
+ * @page: a page that the caller began with MV_WORD_COPYING
  *
- * Return: false where the eviction was cancelled; the page is then still busy and copying,
- * and only mv_page_end() may follow.
+ * Return: false where another took the page over meanwhile: it is not the caller's any more.
  */
 static inline bool mv_page_seal(uint32_t *page)
 {
 	uint32_t now = mv_page_load(page);
 
-	while (!(now & MV_WORD_CANCEL))
+	while (now & MV_WORD_COPYING)
 		if (mv_page_change(page, &now, now & ~MV_WORD_COPYING))
 			return true;
 	return false;
@@ -180,27 +172,28 @@ static inline uint32_t mv_page_end(uint32_t *page, uint32_t clear, uint32_t set)
  * mv_page_pin() - one pin more; see mv_memory_pin()
  * @platform: for patience
  * @page:     the page's word
+ * @first:    set on success: whether this is the page's only pin
  *
- * A copy is cancelled on the way: once CANCEL stands, the page will not be dropped.
+ * An eviction that only copies is ended on the way: the page is then resident as before.
  *
- * Return: 0; -1 where the count is full. *first tells whether this was the only pin.
+ * Return: true; false where the count is full.
  */
-static inline int mv_page_pin(const struct mv_platform *platform, uint32_t *page, bool *first)
+static inline bool mv_page_pin(const struct mv_platform *platform, uint32_t *page, bool *first)
 {
 	uint32_t now = mv_page_load(page);
 
 	for (unsigned int turns = 0;;) {
 		if ((now & MV_WORD_PINS) == MV_WORD_PINS)
-			return -1;
+			return false;
 		if ((now & MV_WORD_BUSY) && !(now & MV_WORD_COPYING)) {
 			platform->ops->relax(platform->ctx, turns++);
 			now = mv_page_load(page);
 			continue;
 		}
-		uint32_t cancel = now & MV_WORD_COPYING ? MV_WORD_CANCEL : 0;
-		if (mv_page_change(page, &now, (now | cancel) + MV_WORD_PIN)) {
+		if (mv_page_change(page, &now,
+				   (now & ~(MV_WORD_BUSY | MV_WORD_COPYING)) + MV_WORD_PIN)) {
 			*first = !(now & MV_WORD_PINS);
-			return 0;
+			return true;
 		}
 	}
 }
