@@ -101,7 +101,8 @@ $(BUILD)/bin/%:
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
 
 # The preload library carries the whole library inside, hidden from the VMM it enters.
-$(PRELOAD): $(call obj,$(PRELOAD_SRC) tools/vm/control_wire.c tools/vm/rundir.c) $(LIB_A) \
+$(PRELOAD): $(call obj,$(PRELOAD_SRC) \
+		$(addprefix tools/vm/,control_wire.c rundir.c stat_names.c)) $(LIB_A) \
 		tools/memvirt/preload/preload.map
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL \
