@@ -26,8 +26,8 @@ LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash -lisal
 TOOL_LIBS := -ljson-c
 
 # Sources, by what is linked from them.
-CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c)
-LIB_SRC	:= $(wildcard lib/*.c lib/*/*.c)
+CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c platform_none.c)
+LIB_SRC	:= $(filter-out lib/platform_none.c,$(wildcard lib/*.c lib/*/*.c))
 VM_SRC	:= $(wildcard tools/vm/*.c)
 MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
 MEMSTAT_SRC := $(wildcard tools/memstat/*.c)

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Regions as the library sees them: what memory.c publishes and everyone else reads.
+ * Regions and views as the library sees them: what memory.c and view.c publish and everyone
+ * else reads.
  *
- * A reader takes the set inside a read section and finds a region by guest address, by
- * host address, or holds one it took with mv_region_hold(). Sets are never changed: a
- * writer publishes a new one and frees the old after the readers have left.
+ * A reader takes a set inside a read section and finds a region by guest address, by host
+ * address, or holds one it took with mv_region_hold(). Sets are never changed while
+ * somebody may read them: a writer fills the spare, publishes it, and keeps the old one as
+ * the next spare once its readers have left, so that taking away never needs memory.
+ *
+ * Who takes what in which order is written in docs/locking.md.
  */
 #ifndef MV_REGION_H
 #define MV_REGION_H
@@ -20,6 +24,8 @@
  * Constant once published: all but the following.
  * By compare-exchange: @words[], each on its own.
  * Atomic: @revokes[], @holds.
+ *
+ * Whoever makes pages busy or pins them holds the region meanwhile.
  */
 struct mv_region {
 	struct mv_memory *memory;
@@ -30,32 +36,56 @@ struct mv_region {
 	uint64_t fd_offset;
 	uint64_t pages;
 	uint32_t *words;   /* the ledger: one word a page */
-	uint32_t *revokes; /* revoke sequence, one a granule; odd while a revoke runs */
-	unsigned int holds;
+	uint64_t *revokes; /* one a granule: see mv_granule_sample() */
+	unsigned int holds; /* and MV_REGION_CLOSING */
 };
+
+#define MV_REGION_CLOSING 0x80000000u /* in @holds: being removed; no new hold */
 
 /** struct mv_region_set - what is published: regions by guest and by host address */
 struct mv_region_set {
 	unsigned int count;
+	unsigned int capacity;
 	struct mv_region **by_gpa;
 	struct mv_region **by_hva;
+};
+
+/**
+ * struct mv_view_set - what is published: the views, in the order in which they are asked
+ *
+ * @users counts the transactions that walk this set: a transaction asks the same views in
+ * all its steps, and they may sleep, which a read section had better not.
+ */
+struct mv_view_set {
+	unsigned int count;
+	unsigned int capacity;
+	unsigned int grants; /* views that want to hear of grants */
+	unsigned int users;  /* atomic */
+	struct mv_view *view[];
 };
 
 struct mv_memory {
 	struct mv_platform platform; /* constant */
 
-	unsigned int lock;	 /* serialises writers: regions, views */
-	struct mv_view *views;	 /* under lock; read inside read sections */
-	struct mv_region_set *set; /* RCU: replaced under lock, read inside read sections */
+	unsigned int lock; /* serialises writers: regions, views */
+	struct mv_region_set *spare_set; /* under lock */
+	struct mv_view_set *spare_views; /* under lock */
 
-	uint64_t states[MV_PAGE_STATES]; /* atomic: pages by state */
-	uint64_t pinned;		 /* atomic: pages with a pin */
+	struct mv_region_set *set; /* RCU: replaced under lock, read inside read sections */
+	struct mv_view_set *views; /* RCU, as @set */
+
+	/* On a line of their own: written by every fault. */
+	uint64_t states[MV_PAGE_STATES] __attribute__((aligned(64))); /* atomic: pages by state */
+	uint64_t pinned; /* atomic: pages with a pin */
 };
+
+/* The platform where a caller names none: NULL in the freestanding library. */
+const struct mv_platform *mv_platform_default(void);
 
 /* The set of this moment. Context: inside a read section. */
 static inline const struct mv_region_set *mv_memory_regions(struct mv_memory *memory)
 {
-	/* Acquire pairs with the release in memory.c's publish(). */
+	/* Acquire pairs with the release in memory.c's publish_set(). */
 	return __atomic_load_n(&memory->set, __ATOMIC_ACQUIRE);
 }
 
@@ -69,15 +99,64 @@ static inline void mv_memory_read_leave(struct mv_memory *memory)
 	memory->platform.ops->read_leave(memory->platform.ctx);
 }
 
+/* memory->lock. Context: takes it before the lock of any table; not in a read section. */
+void mv_memory_lock(struct mv_memory *memory);
+void mv_memory_unlock(struct mv_memory *memory);
+
 /* The region that holds an address, or NULL. Context: inside a read section. */
 struct mv_region *mv_region_by_gpa(struct mv_memory *memory, uint64_t gpa);
 struct mv_region *mv_region_by_hva(struct mv_memory *memory, const void *hva);
 
-/* Keep a region from being removed; taken inside the read section that found it. */
-void mv_region_hold(struct mv_region *region);
+/* The same in a set that the caller took: several lookups then agree with each other. */
+struct mv_region *mv_set_by_gpa(const struct mv_region_set *set, uint64_t gpa);
+
+/*
+ * Keep a region from being removed; taken inside the read section that found it. False
+ * where it is being removed just now; whether that comes about is known a moment later,
+ * outside the read section: mv_region_get() has that patience.
+ */
+bool mv_region_hold(struct mv_region *region);
 void mv_region_release(struct mv_region *region);
 
-/* Move a page that the caller owns (busy) to a state, in the counts too; then end it. */
+/* The region that holds an address, held, or NULL. Context: not in a read section. */
+struct mv_region *mv_region_get(struct mv_memory *memory, uint64_t gpa);
+
+/* The same for all regions of a range. Return: 0; -EFAULT where it leaves them, none held. */
+int mv_memory_hold_range(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa);
+void mv_memory_release_range(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa);
+
+/**
+ * struct mv_pages - the part of a range that lies in one region
+ * @region:     the region
+ * @first_page: number within the region
+ * @last_page:  the last one, inclusive
+ * @last_gpa:   where the whole range ends
+ */
+struct mv_pages {
+	struct mv_region *region;
+	uint64_t first_page;
+	uint64_t last_page;
+	uint64_t last_gpa;
+};
+
+/*
+ * Walk a range: mv_pages_first(), then mv_pages_next() until it is false.
+ * Context: all regions of the range are held, or pinned.
+ */
+void mv_pages_first(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa,
+		    struct mv_pages *pages);
+bool mv_pages_next(struct mv_pages *pages);
+
+static inline uint64_t mv_region_page(const struct mv_region *region, uint64_t gpa)
+{
+	return (gpa - region->first_gpa) >> MV_PAGE_SHIFT;
+}
+
+/*
+ * Move a page that the caller owns (busy) to a state, end its transaction as mv_page_end()
+ * does, and keep the counts. The one way in which a transaction ends. Return: the word before;
+ * where MV_WORD_WAITED is set in it, the caller wakes the page.
+ */
 uint32_t mv_region_end(struct mv_region *region, uint64_t page, enum mv_page_state state,
 		       uint32_t clear, uint32_t set);
 
@@ -91,18 +170,45 @@ static inline unsigned char *mv_region_hva(const struct mv_region *region, uint6
  * batch busy and ends each itself.
  */
 
-/* Revoke in every view. Pages that a view refuses are taken out of the batch. */
+/*
+ * Revoke in every view. Pages that a view refuses are taken out of the batch; for them, views
+ * that had agreed already have been told to abort.
+ *
+ * Context: no read section; holds no lock that a view takes.
+ */
 void mv_batch_revoke(struct mv_batch *batch);
 
 /* Let every view reach the pages again. Return: 0, or the first view's refusal. */
 int mv_batch_grant(const struct mv_batch *batch);
 
+/* Pages that the caller owned, and that somebody met busy, have been ended: wake them. */
+void mv_batch_wake(const struct mv_batch *batch);
+
 /*
- * A grant's side of the granule's revoke sequence: sample, resolve, install, and do it again
- * where mv_granule_changed() says that a revoke came between.
+ * The granule's revoke sequence: in its low bits how many revokes run, above them how many
+ * have ended. Several may run at once, on different pages, and "odd while one runs" would
+ * then be even while two do.
+ *
+ * A grant samples, resolves, installs, and does it again where mv_granule_changed() says
+ * that a revoke ran at the sample or came between. It asks while nothing can undo the
+ * install unseen: under the lock that the view's commit_revoke takes, or, without a lock,
+ * after an install by a sequentially consistent compare-exchange, undoing it where the
+ * answer is yes.
+ *
+ * mv_batch_revoke() raises the sequence before the first prepare and lowers it after the last
+ * flush. From then on nothing resolves to the pages if a view of MV_VIEW_RANK_PROCESS is
+ * attached, for all others resolve through that mapping. Who drops pages without one
+ * (mv_memory_discard() may) brackets revoke and drop with mv_granule_raise() and _lower().
+ *
+ * A table's large page that lies across two granules of the region looks at both.
  */
-uint32_t mv_granule_sample(const struct mv_region *region, uint64_t page);
-bool mv_granule_changed(const struct mv_region *region, uint64_t page, uint32_t sample);
+#define MV_REVOKES_RUNNING 0x0000ffffULL /* at most one a page, and a bracket around each */
+#define MV_REVOKES_ENDED   0x00010000ULL
+
+uint64_t mv_granule_sample(const struct mv_region *region, uint64_t page);
+bool mv_granule_changed(const struct mv_region *region, uint64_t page, uint64_t sample);
+void mv_granule_raise(struct mv_region *region, uint64_t page);
+void mv_granule_lower(struct mv_region *region, uint64_t page);
 
 static inline bool mv_batch_empty(const struct mv_batch *batch)
 {

@@ -48,7 +48,7 @@ enum mv_page_state {
 /**
  * struct mv_memory_config - what mv_memory_create() needs
  * @size:     sizeof(struct mv_memory_config)
- * @platform: NULL for mv_platform_linux(), where the library has one
+ * @platform: NULL for mv_platform_linux(); libmemvirt-core has none to fall back on
  */
 struct mv_memory_config {
 	size_t size;
@@ -63,7 +63,7 @@ struct mv_memory_config {
  * @hva:       where this process maps it; aligned to 4 KiB
  * @fd:        descriptor behind a shared mapping, or -1 for private anonymous memory.
  *             The caller keeps it open until the region is removed.
- * @fd_offset: offset in @fd of @first_gpa, bytes
+ * @fd_offset: offset in @fd of @first_gpa, bytes; aligned to 4 KiB
  */
 struct mv_region_config {
 	size_t size;
@@ -80,7 +80,8 @@ struct mv_region_config {
  * @memory: set on success
  *
  * Context: any thread; may sleep.
- * Return: 0; -EINVAL for a config of the wrong size; -ENOMEM.
+ * Return: 0; -EINVAL for a config of the wrong size, or without a platform where the
+ * library has none; -ENOMEM.
  */
 int mv_memory_create(const struct mv_memory_config *config, struct mv_memory **memory);
 
@@ -127,7 +128,8 @@ int mv_memory_remove_region(struct mv_memory *memory, uint64_t first_gpa);
  * @len:    bytes; 0 succeeds
  *
  * The one checked way in: a guest's number is never trusted. May cross regions that touch.
- * A page that is not resident is brought in by the fault that the copy takes.
+ * A page that is not resident is brought in by the fault that the copy takes. An aligned
+ * access of 2, 4 or 8 bytes is single: it sees no half of what a guest stores.
  *
  * Context: any thread but one that resolves faults; sleeps while a page is restored.
  * Return: 0; -EFAULT where a byte lies outside every region, @buf then untouched.
@@ -150,7 +152,7 @@ int mv_memory_write(struct mv_memory *memory, uint64_t gpa, const void *buf, siz
  * mv_memory_hva() - where this process sees a guest address
  * @memory: the memory
  * @gpa:    guest-physical address
- * @len:    in: bytes wanted, at least 1; out: bytes that follow @gpa without a gap, at most
+ * @len:    in: bytes wanted, at least 1; out: bytes that follow @gpa in its region, at most
  *          that
  * @hva:    set on success
  *

@@ -11,6 +11,9 @@
 #ifndef MEMVIRT_VIEW_H
 #define MEMVIRT_VIEW_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include <memvirt/memory.h>
 
 #ifdef __cplusplus
@@ -25,7 +28,8 @@ struct mv_region;
 /**
  * struct mv_batch - a set of pages of one region, within one granule
  * @region:     the region
- * @first_page: number within the region of the page that bit 0 stands for
+ * @first_page: number within the region of the page that bit 0 stands for; a multiple of
+ *              512. A region's last granule may be short.
  * @bits:       one bit a page
  */
 struct mv_batch {
@@ -46,9 +50,13 @@ struct mv_view;
  * @abort_revoke:   undo @prepare_revoke for the pages of the batch.
  * @flush:          return when no processor and no device reaches the pages through this
  *                  view any more.
+ * @wake:           optional, and only of the pages of mv_memory_discard(): the transaction has
+ *                  ended, and somebody met these pages busy meanwhile: let those try again.
+ *                  The pages are not the caller's any more.
  *
  * All pages of a batch are busy and belong to the caller. Called in the order of
- * attachment rank; may sleep, must not wait for a busy page, and must not touch the pages.
+ * attachment rank, @abort_revoke in the opposite one; may sleep, must not wait for a busy
+ * page, must not touch the pages, and must not attach or detach a view or a region.
  */
 struct mv_view_ops {
 	int (*grant)(struct mv_view *view, const struct mv_batch *batch);
@@ -56,6 +64,7 @@ struct mv_view_ops {
 	void (*commit_revoke)(struct mv_view *view, const struct mv_batch *batch);
 	void (*abort_revoke)(struct mv_view *view, const struct mv_batch *batch);
 	void (*flush)(struct mv_view *view, const struct mv_batch *batch);
+	void (*wake)(struct mv_view *view, const struct mv_batch *batch);
 };
 
 /**
@@ -73,13 +82,11 @@ enum mv_view_rank {
 /**
  * struct mv_view - a view, embedded in the object that implements it
  * @ops:  operations
- * @rank: place in the order
- * @next: the memory's
+ * @rank: place in the order; among equals the first attached comes first
  */
 struct mv_view {
 	const struct mv_view_ops *ops;
 	enum mv_view_rank rank;
-	struct mv_view *next;
 };
 
 /**
@@ -88,8 +95,8 @@ struct mv_view {
  * @view:   stays the caller's; must live until detached
  *
  * Context: takes memory->lock; sleeps; not in a read section.
- * Return: 0; -EINVAL where an operation other than grant is missing; -EEXIST where it is
- * attached already.
+ * Return: 0; -EINVAL where an operation that is not optional is missing; -EEXIST where it is
+ * attached already; -ENOMEM.
  */
 int mv_memory_attach_view(struct mv_memory *memory, struct mv_view *view);
 
@@ -129,7 +136,8 @@ bool mv_batch_next_run(const struct mv_batch *batch, unsigned int *bit, unsigned
  * @first_gpa: aligned to 4 KiB
  * @last_gpa:  last address, inclusive; the length is a multiple of 4 KiB
  * @drop:      called with each batch after the flush, to let the host's pages go; what it
- *             leaves in the batch is gone, what it takes out stays as it was
+ *             leaves in the batch is gone, what it takes out keeps its content. Pages of all
+ *             states come: the ledger does not know what nobody manages.
  * @ctx:       for @drop
  * @dropped:   where not NULL, set to the number of pages given up, also on -EBUSY
  *
