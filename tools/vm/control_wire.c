@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * JSON messages over a non-blocking socket; see control_wire.h.
+ *
+ * What arrives goes straight into json-c's tokener, so the wire itself needs one small
+ * buffer, however long a message is; what the tokener may take in is bounded by counting.
+ */
+#include "vm/control_wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Real messages nest 5 deep; the tokener recurses when it frees. */
+#define DEPTH_MAX 32
+
+/**
+ * struct wire - one end of a connection
+ *
+ * @in[] from @in_first to @in_last has been read but not looked at. Of the message under
+ * way @taken bytes are in the tokener; @whole is the object once it is complete but its line
+ * is not; @bad says that the line is to be skipped.
+ */
+struct wire {
+	int fd;
+	enum wire_framing framing;
+	size_t message_max;
+
+	struct json_tokener *tokener;
+	struct json_object *whole;
+	size_t taken;
+	bool bad;
+
+	char *out;
+	size_t out_first;
+	size_t out_last;
+
+	size_t in_first;
+	size_t in_last;
+	char in[8192];
+};
+
+static int make_nonblocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return -errno;
+	return 0;
+}
+
+int wire_open(int fd, enum wire_framing framing, size_t message_max, struct wire **wire)
+{
+	int err = make_nonblocking(fd);
+	if (err)
+		return err;
+
+	struct wire *w = calloc(1, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	w->tokener = json_tokener_new_ex(DEPTH_MAX);
+	if (!w->tokener) {
+		free(w);
+		return -ENOMEM;
+	}
+	w->fd = fd;
+	w->framing = framing;
+	w->message_max = message_max;
+	*wire = w;
+	return 0;
+}
+
+void wire_close(struct wire *wire)
+{
+	if (!wire)
+		return;
+	close(wire->fd);
+	json_object_put(wire->whole);
+	json_tokener_free(wire->tokener);
+	free(wire->out);
+	free(wire);
+}
+
+int wire_fd(const struct wire *wire)
+{
+	return wire->fd;
+}
+
+short wire_events(const struct wire *wire)
+{
+	return wire->out_last > wire->out_first ? POLLIN | POLLOUT : POLLIN;
+}
+
+/* --- receiving ---------------------------------------------------------------------------- */
+
+static int fill(struct wire *wire)
+{
+	ssize_t got;
+
+	do {
+		got = read(wire->fd, wire->in, sizeof(wire->in));
+	} while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return errno == ECONNRESET ? -EPIPE : -errno;
+	if (got == 0)
+		return -EPIPE;
+	wire->in_first = 0;
+	wire->in_last = (size_t)got;
+	return 0;
+}
+
+static void start_message(struct wire *wire)
+{
+	json_tokener_reset(wire->tokener);
+	json_object_put(wire->whole);
+	wire->whole = NULL;
+	wire->taken = 0;
+	wire->bad = false;
+}
+
+static int deliver(struct wire *wire, struct json_object **message)
+{
+	struct json_object *whole = wire->bad ? NULL : wire->whole;
+
+	if (whole)
+		wire->whole = NULL;
+	start_message(wire);
+	if (!json_object_is_type(whole, json_type_object)) {
+		json_object_put(whole);
+		return -EBADMSG;
+	}
+	*message = whole;
+	return 0;
+}
+
+static bool blank(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (text[i] != ' ' && text[i] != '\t' && text[i] != '\r' && text[i] != '\n')
+			return false;
+	return true;
+}
+
+/* Hand a piece to the tokener; returns how much of it the object used. */
+static size_t parse_piece(struct wire *wire, const char *text, size_t len)
+{
+	struct json_object *object = json_tokener_parse_ex(wire->tokener, text, (int)len);
+	enum json_tokener_error error = json_tokener_get_error(wire->tokener);
+
+	if (error == json_tokener_continue)
+		return len;
+	wire->whole = object;
+	wire->bad = error != json_tokener_success || !object;
+	return wire->bad ? len : json_tokener_get_parse_end(wire->tokener);
+}
+
+/* Take in a piece, which with WIRE_LINES ends with the line or the buffer. */
+static void take_piece(struct wire *wire, const char *text, size_t len)
+{
+	size_t used = 0;
+
+	/* The tokener would take a NUL for the end of what there is. */
+	if (memchr(text, 0, len))
+		wire->bad = true;
+	if (!wire->bad && !wire->whole)
+		used = parse_piece(wire, text, len);
+	if (wire->framing == WIRE_LINES) {
+		if (wire->whole && !blank(text + used, len - used))
+			wire->bad = true;
+		used = len;
+	}
+	wire->taken += used;
+	wire->in_first += used;
+}
+
+/* Take from the buffer until a message or the buffer ends: 1 for a message, 0 for more. */
+static int take(struct wire *wire)
+{
+	while (wire->in_first < wire->in_last) {
+		const char *text = wire->in + wire->in_first;
+		size_t len = wire->in_last - wire->in_first;
+		bool line_ends = false;
+
+		if (wire->taken == 0 && blank(text, 1)) {
+			wire->in_first++;
+			continue;
+		}
+		if (wire->framing == WIRE_LINES) {
+			const char *end = memchr(text, '\n', len);
+
+			line_ends = end;
+			len = end ? (size_t)(end - text) + 1 : len;
+		}
+		take_piece(wire, text, len);
+		if (wire->taken > wire->message_max)
+			return -EMSGSIZE;
+		if (wire->framing == WIRE_LINES ? line_ends : wire->whole || wire->bad)
+			return 1;
+	}
+	return 0;
+}
+
+int wire_receive(struct wire *wire, struct json_object **message)
+{
+	for (;;) {
+		int result = take(wire);
+
+		if (result < 0)
+			return result;
+		if (result > 0)
+			return deliver(wire, message);
+		result = fill(wire);
+		if (result < 0)
+			return result;
+	}
+}
+
+/* --- sending ------------------------------------------------------------------------------ */
+
+static void compact(struct wire *wire)
+{
+	size_t left = wire->out_last - wire->out_first;
+
+	if (left && wire->out_first)
+		memmove(wire->out, wire->out + wire->out_first, left);
+	wire->out_first = 0;
+	wire->out_last = left;
+}
+
+/* What is queued stays below twice the longest message, so growth needs no cleverness. */
+static int queue(struct wire *wire, const char *text, size_t len)
+{
+	if (len + 1 > wire->message_max)
+		return -EMSGSIZE;
+	compact(wire);
+	if (wire->out_last >= wire->message_max)
+		return -ENOBUFS;
+
+	char *out = realloc(wire->out, wire->out_last + len + 1);
+	if (!out)
+		return -ENOMEM;
+	memcpy(out + wire->out_last, text, len);
+	out[wire->out_last + len] = '\n';
+	wire->out = out;
+	wire->out_last += len + 1;
+	return 0;
+}
+
+int wire_send(struct wire *wire, struct json_object *message)
+{
+	size_t len;
+	const char *text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN, &len);
+
+	if (!text)
+		return -ENOMEM;
+	int err = queue(wire, text, len);
+	return err ? err : wire_flush(wire);
+}
+
+int wire_flush(struct wire *wire)
+{
+	while (wire->out_first < wire->out_last) {
+		ssize_t sent = send(wire->fd, wire->out + wire->out_first,
+				    wire->out_last - wire->out_first, MSG_NOSIGNAL);
+
+		if (sent >= 0)
+			wire->out_first += (size_t)sent;
+		else if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return 0;
+		else if (errno != EINTR)
+			return errno == ECONNRESET ? -EPIPE : -errno;
+	}
+	return 0;
+}
+
+/* --- messages ----------------------------------------------------------------------------- */
+
+int wire_parse_request(struct json_object *message, const char **command,
+		       struct json_object **arguments)
+{
+	struct json_object *name = NULL;
+	struct json_object *args = NULL;
+
+	if (!json_object_object_get_ex(message, "execute", &name) ||
+	    !json_object_is_type(name, json_type_string))
+		return -EINVAL;
+	if (json_object_object_get_ex(message, "arguments", &args) &&
+	    !json_object_is_type(args, json_type_object))
+		return -EINVAL;
+	*command = json_object_get_string(name);
+	*arguments = args;
+	return 0;
+}
+
+/* Add a member that is taken over; a NULL that stands for a failed allocation is one here. */
+static int add(struct json_object *object, const char *name, struct json_object *value)
+{
+	if (value && json_object_object_add(object, name, value) == 0)
+		return 0;
+	json_object_put(value);
+	return -ENOMEM;
+}
+
+static int add_id(struct json_object *message, struct json_object *request)
+{
+	struct json_object *id = NULL;
+
+	if (!json_object_object_get_ex(request, "id", &id))
+		return 0;
+	json_object_get(id);
+	if (json_object_object_add(message, "id", id) == 0)
+		return 0;
+	json_object_put(id);
+	return -ENOMEM;
+}
+
+struct json_object *wire_new_request(const char *command, struct json_object *arguments,
+				     uint64_t id)
+{
+	struct json_object *message = json_object_new_object();
+
+	if (!message || add(message, "execute", json_object_new_string(command)) ||
+	    add(message, "id", json_object_new_uint64(id))) {
+		json_object_put(arguments);
+		goto no_memory;
+	}
+	if (arguments && add(message, "arguments", arguments))
+		goto no_memory;
+	return message;
+
+no_memory:
+	json_object_put(message);
+	return NULL;
+}
+
+static struct json_object *new_answer(struct json_object *request, const char *kind,
+				      struct json_object *value)
+{
+	struct json_object *message = json_object_new_object();
+
+	if (!message) {
+		json_object_put(value);
+		return NULL;
+	}
+	if (add(message, kind, value) || add_id(message, request)) {
+		json_object_put(message);
+		return NULL;
+	}
+	return message;
+}
+
+struct json_object *wire_new_return(struct json_object *request, struct json_object *value)
+{
+	return new_answer(request, "return", value ? value : json_object_new_object());
+}
+
+struct json_object *wire_new_error(struct json_object *request, const char *error_class,
+				   const char *format, ...)
+{
+	struct json_object *error = json_object_new_object();
+	char desc[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(desc, sizeof(desc), format, args);
+	va_end(args);
+	if (!error || add(error, "class", json_object_new_string(error_class)) ||
+	    add(error, "desc", json_object_new_string(desc))) {
+		json_object_put(error);
+		return NULL;
+	}
+	return new_answer(request, "error", error);
+}
+
+int wire_get_u64(struct json_object *object, const char *name, uint64_t *value)
+{
+	struct json_object *member = NULL;
+
+	if (!object || !json_object_object_get_ex(object, name, &member))
+		return -ENOENT;
+	if (!member)
+		return -ENODATA;
+	/* The signed reading saturates at its top, so it is negative only for what is. */
+	if (!json_object_is_type(member, json_type_int) || json_object_get_int64(member) < 0 ||
+	    json_object_get_uint64(member) == UINT64_MAX)
+		return -EINVAL;
+	*value = json_object_get_uint64(member);
+	return 0;
+}
+
+int wire_add_u64(struct json_object *object, const char *name, uint64_t value)
+{
+	if (value == UINT64_MAX)
+		return wire_add_text(object, name, NULL);
+	return add(object, name, json_object_new_uint64(value));
+}
+
+int wire_add_text(struct json_object *object, const char *name, const char *text)
+{
+	if (text)
+		return add(object, name, json_object_new_string(text));
+	return json_object_object_add(object, name, NULL) ? -ENOMEM : 0;
+}
