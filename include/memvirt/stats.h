@@ -30,7 +30,7 @@ extern "C" {
  * A *_time says when the numbers behind it were taken; MV_STATS_UNKNOWN where never.
  */
 struct mv_stats {
-	uint64_t magic;	   /* MV_STATS_MAGIC, written last at creation */
+	uint64_t magic;	   /* MV_STATS_MAGIC; a segment is whole before it has its name */
 	uint64_t version;  /* MV_STATS_VERSION */
 	uint64_t bytes;	   /* sizeof(struct mv_stats) of the writer */
 	uint64_t sequence; /* odd while the writer writes */
@@ -88,23 +88,32 @@ struct mv_stats_writer;
  * @name:   the VM's name; at most MV_STATS_NAME - 1 bytes
  * @writer: set on success; all numbers begin as MV_STATS_UNKNOWN
  *
- * Return: 0; -EINVAL for an empty or long name; -errno of the file.
+ * The file is made under a name of its own in the same directory, and renamed when whole.
+ *
+ * Context: may sleep.
+ * Return: 0; -EINVAL for an empty or long name; -ENOMEM; -errno of the file.
  */
 int mv_stats_publish(const char *path, const char *name, struct mv_stats_writer **writer);
 
 /**
- * mv_stats_begin() - open a segment for writing
+ * mv_stats_begin() - the numbers, to be changed
  * @writer: the writer
  *
- * Context: one thread at a time; no system call; readers retry until mv_stats_end().
- * Return: the segment, of which the fields after @name may be written with plain stores.
+ * Context: one thread at a time; no system call. Readers go on seeing the numbers of before.
+ * Return: the writer's own copy, as it was left last, of which the fields after @name may be
+ * written with plain stores.
  */
 struct mv_stats *mv_stats_begin(struct mv_stats_writer *writer);
 
-/** mv_stats_end() - close what mv_stats_begin() opened */
+/**
+ * mv_stats_end() - publish what was written since mv_stats_begin()
+ * @writer: the writer
+ *
+ * Context: as mv_stats_begin(). Readers retry meanwhile: some tens of nanoseconds.
+ */
 void mv_stats_end(struct mv_stats_writer *writer);
 
-/** mv_stats_withdraw() - unmap and remove the file; takes NULL */
+/** mv_stats_withdraw() - unmap, and remove the file if it still is ours; takes NULL */
 void mv_stats_withdraw(struct mv_stats_writer *writer);
 
 /**
