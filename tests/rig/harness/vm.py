@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""One VM: a QEMU process, its console and its monitor; under memvirt or on its own.
+
+What does not belong here: measuring its memory (outside.py), memvirt's tools (control.py).
+"""
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from . import paths
+from .deadline import wait_for
+from .guest import Console, make_initramfs, shell_script
+from .qmp import Qmp
+
+MIB = 1 << 20
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent():
+    """No VM outlives the test that started it, however the test ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Vm:
+    """A VM; use it in a `with` statement, which ends it.
+
+    script:   shell text that the guest runs
+    files:    further files for the guest: name -> bytes
+    memory:   MiB
+    cpus:     virtual processors
+    backend:  memfd (shared) or ram (private anonymous memory)
+    balloon:  options of the balloon device, or None for no device
+    managed:  None, or the options of `memvirt run` as a list: the VM then runs under it
+    extra:    further arguments of QEMU
+    """
+
+    def __init__(self, name, script, files=None, memory=512, cpus=1, backend="memfd",
+                 balloon="", managed=None, extra=(), cmdline="", env=None):
+        self.name = name
+        self.memory = memory
+        self.managed = managed
+        self.dir = Path(tempfile.mkdtemp(prefix=f"memvirt-rig-{name}-"))
+        self.console = Console(self.dir / "console", self.alive)
+        self.process = None
+        self.qmp = None
+        self.env = dict(os.environ, **(env or {}))
+        make_initramfs(paths.INITRAMFS, {"/rig/run": shell_script(script), **(files or {})},
+                       self.dir / "initramfs")
+        self.command = self._command(cpus, backend, balloon, extra, cmdline)
+
+    def _command(self, cpus, backend, balloon, extra, cmdline):
+        share = ",share=on" if backend == "memfd" else ""
+        command = [
+            paths.QEMU, "-M", "q35,memory-backend=m0",
+            "-object", f"memory-backend-{backend},id=m0,size={self.memory}M{share}",
+            "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
+            "-m", str(self.memory), "-nographic", "-nodefaults", "-no-reboot",
+            "-serial", f"file:{self.dir}/console",
+            "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
+            "-kernel", str(paths.KERNEL), "-initrd", f"{self.dir}/initramfs",
+            "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {cmdline}".strip(),
+        ]
+        if balloon is not None:
+            command += ["-device", f"virtio-balloon-pci,id=balloon0{balloon}"]
+        command += list(extra)
+        if self.managed is not None:
+            command = [str(paths.MEMVIRT), "run", "--name", self.name, *self.managed, "--",
+                       *command]
+        return command
+
+    @property
+    def qmp_path(self):
+        return self.dir / "qmp"
+
+    @property
+    def messages(self):
+        """What QEMU and memvirt wrote to standard error."""
+        try:
+            return (self.dir / "stderr").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def start(self):
+        with open(self.dir / "stderr", "wb") as stderr:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                env=self.env, preexec_fn=_die_with_parent)
+        return self
+
+    def connect(self, seconds=20):
+        """Open the monitor."""
+        self.qmp = Qmp(self.qmp_path, seconds, self.alive)
+        return self.qmp
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self):
+        """QEMU's; `memvirt run` becomes the VMM and keeps its process."""
+        return self.process.pid
+
+    def wait_line(self, pattern, seconds=60, start=0):
+        return self.console.wait(pattern, seconds, start)
+
+    def wait_up(self, seconds=90):
+        return self.wait_line(r"^rig: up", seconds)
+
+    def wait_end(self, seconds=30):
+        """Wait until QEMU has ended by itself; its exit status."""
+        wait_for(lambda: not self.alive(), seconds, f"end of VM {self.name}")
+        return self.process.returncode
+
+    def kill(self, number=signal.SIGKILL):
+        if self.alive():
+            self.process.send_signal(number)
+
+    def close(self):
+        if self.qmp:
+            self.qmp.close()
+            self.qmp = None
+        if self.process:
+            self.kill()
+            self.process.wait(30)
+        if os.environ.get("RIG_KEEP"):
+            print(f"# kept {self.dir}")
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.close()
