@@ -26,15 +26,15 @@ __attribute__((format(printf, 2, 3))) static int format_path(char *path, const c
 	return 0;
 }
 
-static int make_absolute(const char *given, char *dir)
+int rundir_absolute(const char *given, char *path)
 {
 	if (given[0] == '/')
-		return format_path(dir, "%s", given);
+		return format_path(path, "%s", given);
 
 	char *here = getcwd(NULL, 0);
 	if (!here)
 		return -errno;
-	int err = format_path(dir, "%s/%s", here, given);
+	int err = format_path(path, "%s/%s", here, given);
 	free(here);
 	return err;
 }
@@ -45,7 +45,7 @@ int rundir_choose(const char *option, char *dir)
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
 
 	if (given && *given)
-		return make_absolute(given, dir);
+		return rundir_absolute(given, dir);
 	if (geteuid() == 0)
 		return format_path(dir, "/run/memvirt");
 	if (runtime && *runtime == '/')

@@ -32,6 +32,15 @@
 int rundir_choose(const char *option, char *dir);
 
 /**
+ * rundir_absolute() - a path that stays right when the working directory changes
+ * @given: a path
+ * @path:  RUNDIR_PATH_MAX bytes; set on success
+ *
+ * Return: 0; -ENAMETOOLONG; -errno of getcwd().
+ */
+int rundir_absolute(const char *given, char *path);
+
+/**
  * rundir_create() - see to it that the run directory exists, for this user alone
  * @dir: as rundir_choose() gave it; its parent must exist
  *
