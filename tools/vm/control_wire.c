@@ -20,6 +20,9 @@
 /* Real messages nest 5 deep; the tokener recurses when it frees. */
 #define DEPTH_MAX 32
 
+/* In one wire_receive(), so that an endless stream of blanks cannot hold its caller. */
+#define READS_MAX 16
+
 /**
  * struct wire - one end of a connection
  *
@@ -208,13 +211,16 @@ static int take(struct wire *wire)
 
 int wire_receive(struct wire *wire, struct json_object **message)
 {
-	for (;;) {
+	for (int reads = 0;; reads++) {
 		int result = take(wire);
 
 		if (result < 0)
 			return result;
 		if (result > 0)
 			return deliver(wire, message);
+		/* The buffer is empty: what is left is in the socket, where poll() sees it. */
+		if (reads == READS_MAX)
+			return -EAGAIN;
 		result = fill(wire);
 		if (result < 0)
 			return result;
