@@ -57,7 +57,8 @@ struct mv_store;
  * @put:      keep the 4,096 bytes at @page under @key, which must be free. The page may
  *            change meanwhile (its eviction is then cancelled and the copy dropped): what is
  *            kept is then undefined but still readable and droppable.
- *            0; -ENOSPC full, -EIO: nothing kept.
+ *            0; -ENOSPC full, -EIO: nothing kept; -EEXIST where the key is not free, -EINVAL
+ *            where there is no such key.
  * @get:      copy out what @key holds. Allocates nothing and takes no lock.
  *            0; -EILSEQ where what was kept does not match its checksum, -EIO, -ENOENT where
  *            the key is free: @page then holds nothing of use.
@@ -91,6 +92,8 @@ struct mv_store {
  * @limit_bytes: bound on mv_store_stats.memory_bytes; UINT64_MAX for none
  * @lock_memory: keep index and content in memory (mlock), so that a get never waits for
  *               the host's swap; best effort, see mv_ram_store_create()
+ * @slack_percent: part of the content's memory that may lie in dropped pages before
+ *               cleaning sets in, 1 to 50; less costs more copying. 0 for the default of 3.
  */
 struct mv_ram_store_config {
 	size_t size;
@@ -98,6 +101,7 @@ struct mv_ram_store_config {
 	uint64_t keys;
 	uint64_t limit_bytes;
 	int lock_memory;
+	unsigned int slack_percent;
 };
 
 /**

@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The store in compressed host memory: its operations on keys. How the log gets its segments
+ * is in ram_log.c, how it is cleaned in ram_clean.c.
+ *
+ * A page may change while it is put. So it is compared and copied where it is, by functions
+ * that stay within their bounds whatever they read, and compressed from the copy: LZ4 trusts
+ * that a match it has found still is one, and with a page that changed between its two looks
+ * it writes offsets that point ahead, and may read past the end. (Seen: one page in a few
+ * thousand under a busy writer does not decompress.)
+ */
+#include "ram_store.h"
+
+#include <errno.h>
+#include <lz4.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <xxh_x86dispatch.h>
+
+#include "same_fill.h"
+
+/* Content is kept compressed where that saves at least 1/64 of the page. */
+#define PACKED_MAX (MV_PAGE_SIZE - MV_PAGE_SIZE / 64)
+
+#define SCRATCH_ALIGN 64UL
+
+/* What an object's header can name is 2^52; address space ends before. */
+#define KEYS_MAX (1ULL << 40)
+
+/* One segment open for puts, one for cleaning, one that cleaning may need, one to gain. */
+#define SEGMENTS_MIN 4
+
+#define SLACK_PERCENT	  3
+#define SLACK_PERCENT_MAX 50
+
+/* What a thread needs to compress; lies in the caller's scratch, aligned. */
+struct scratch {
+	LZ4_stream_t lz4;
+	char page[MV_PAGE_SIZE];
+	char packed[PACKED_MAX];
+};
+
+/* What is to be kept of a page. */
+struct content {
+	const void *data;
+	uint32_t length;
+};
+
+static struct ram_store *ram_store_of(struct mv_store *store)
+{
+	return (struct ram_store *)store;
+}
+
+static void say(const struct mv_platform *platform, enum mv_log_level level, const char *line)
+{
+	if (platform->ops->log)
+		platform->ops->log(platform->ctx, level, line);
+}
+
+/*
+ * 32 bits of XXH3, by the variant that picks the processor's widest vectors: it takes a
+ * quarter of the time of the baseline. Key and length go in by one multiplication, because
+ * XXH3's own seed costs the derivation of a secret on each call.
+ */
+static uint32_t checksum(const struct ram_object *object, uint32_t length)
+{
+	uint64_t name = (uint64_t)object->key_and_length << 32 | object->key_low;
+	uint64_t hash = XXH3_64bits_dispatch(object->payload, length);
+
+	hash ^= (name + 1) * 0x9e3779b97f4a7c15ULL;
+	return (uint32_t)(hash * 0xd6e8feb86659fd93ULL >> 32);
+}
+
+/* --- the index -------------------------------------------------------------------------- */
+
+/* A word that the index can hold as it is; see ram_store.h. */
+static bool entry_of_word(uint64_t word, uint64_t *entry)
+{
+	if ((int64_t)(word << RAM_ENTRY_KIND_BITS) >> RAM_ENTRY_KIND_BITS == (int64_t)word)
+		*entry = word << RAM_ENTRY_KIND_BITS | RAM_ENTRY_WORD;
+	else if (word >> 32 == (uint32_t)word)
+		*entry = word >> 32 << RAM_ENTRY_KIND_BITS | RAM_ENTRY_HALVES;
+	else
+		return false;
+	return true;
+}
+
+static uint64_t word_of_entry(uint64_t entry)
+{
+	uint64_t half = (uint32_t)(entry >> RAM_ENTRY_KIND_BITS);
+
+	return (entry & RAM_ENTRY_KIND) == RAM_ENTRY_HALVES
+		       ? half << 32 | half
+		       : (uint64_t)((int64_t)entry >> RAM_ENTRY_KIND_BITS);
+}
+
+/* Was the page of a key kept as one word, wherever that word is? */
+static bool entry_is_same(uint64_t entry)
+{
+	return (entry & RAM_ENTRY_KIND) != RAM_ENTRY_OBJECT ||
+	       ram_entry_length(entry) == RAM_LENGTH_WORD;
+}
+
+static bool entry_is_raw(uint64_t entry)
+{
+	return (entry & RAM_ENTRY_KIND) == RAM_ENTRY_OBJECT &&
+	       ram_entry_length(entry) == RAM_LENGTH_RAW;
+}
+
+static uint32_t entry_content(uint64_t entry)
+{
+	return (entry & RAM_ENTRY_KIND) == RAM_ENTRY_OBJECT ? ram_entry_length(entry) : 0;
+}
+
+/* See to it that the key's word has memory, and that this memory is charged. */
+static int populate_key(struct ram_store *rs, uint64_t key)
+{
+	uint64_t page = key / RAM_ENTRIES_PER_PAGE;
+	unsigned char no = 0;
+
+	if (ram_key_usable(rs, key))
+		return 0;
+	if (mv_ram_log_charge(&rs->log, MV_PAGE_SIZE))
+		return -ENOSPC;
+	if (madvise((char *)rs->index + page * MV_PAGE_SIZE, MV_PAGE_SIZE, MADV_POPULATE_WRITE)) {
+		mv_ram_log_uncharge(&rs->log, MV_PAGE_SIZE);
+		return -ENOSPC;
+	}
+	/* Another thread may have been first; then it has paid. */
+	if (!__atomic_compare_exchange_n(&rs->populated[page], &no, 1, false, __ATOMIC_RELEASE,
+					 __ATOMIC_RELAXED))
+		mv_ram_log_uncharge(&rs->log, MV_PAGE_SIZE);
+	return 0;
+}
+
+/* Name the key's content. Release: who finds the entry finds the object complete. */
+static int publish(struct ram_store *rs, uint64_t key, uint64_t entry)
+{
+	uint64_t free = RAM_ENTRY_FREE;
+	struct ram_stripe *stripe = ram_stripe(rs);
+
+	if (!__atomic_compare_exchange_n(&rs->index[key], &free, entry, false, __ATOMIC_RELEASE,
+					 __ATOMIC_RELAXED))
+		return -EEXIST;
+	ram_count(&stripe->puts, 1);
+	if (entry_content(entry))
+		ram_count(&stripe->content, entry_content(entry));
+	if (entry_is_same(entry))
+		ram_count(&stripe->same_filled, 1);
+	if (entry_is_raw(entry))
+		ram_count(&stripe->incompressible, 1);
+	return 0;
+}
+
+/* --- put -------------------------------------------------------------------------------- */
+
+static struct scratch *align_scratch(void *scratch)
+{
+	return (void *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) & ~(SCRATCH_ALIGN - 1));
+}
+
+static struct content pack(const void *page, struct scratch *scratch)
+{
+	memcpy(scratch->page, page, MV_PAGE_SIZE);
+
+	int length = LZ4_compress_fast_extState(&scratch->lz4, scratch->page, scratch->packed,
+						MV_PAGE_SIZE, PACKED_MAX, 1);
+
+	return length > 0 ? (struct content){ scratch->packed, (uint32_t)length }
+			  : (struct content){ scratch->page, RAM_LENGTH_RAW };
+}
+
+static int append(struct ram_store *rs, uint64_t key, struct content content)
+{
+	uint32_t bytes = ram_object_bytes(content.length);
+	const struct mv_platform *platform = &rs->platform;
+	struct ram_log *log = &rs->log;
+	uint64_t at;
+
+	for (;;) {
+		platform->ops->read_enter(platform->ctx);
+		if (mv_ram_log_take(&log->put_head, bytes, &at))
+			break;
+		platform->ops->read_leave(platform->ctx);
+
+		int error = mv_ram_log_open(log, &log->put_head, bytes, RAM_LOG_RESERVE);
+
+		if (error)
+			return error;
+	}
+
+	struct ram_object *object = ram_log_object(log, at);
+
+	ram_object_set(object, key, content.length);
+	memcpy(object->payload, content.data, content.length);
+	object->checksum = checksum(object, content.length);
+
+	int error = publish(rs, key, ram_entry(at, content.length));
+
+	if (error)
+		ram_bury(rs, ram_entry(at, content.length));
+	platform->ops->read_leave(platform->ctx);
+	return error;
+}
+
+static int keep(struct ram_store *rs, uint64_t key, const void *page, void *scratch)
+{
+	uint64_t word, entry;
+	int error = populate_key(rs, key);
+
+	if (error)
+		return error;
+	if (!mv_same_filled(page, &word))
+		return append(rs, key, pack(page, align_scratch(scratch)));
+	if (!entry_of_word(word, &entry))
+		return append(rs, key, (struct content){ &word, RAM_LENGTH_WORD });
+	return publish(rs, key, entry);
+}
+
+static int ram_store_put(struct mv_store *store, uint64_t key, const void *page, void *scratch)
+{
+	struct ram_store *rs = ram_store_of(store);
+	int error = key < rs->keys ? keep(rs, key, page, scratch) : -EINVAL;
+
+	if (error == -ENOSPC)
+		ram_count(&rs->full, 1);
+	return error;
+}
+
+/* --- get and drop ----------------------------------------------------------------------- */
+
+/* Context: inside a read section, from before the entry was read. */
+static int unpack(struct ram_store *rs, uint64_t key, uint64_t entry, void *page)
+{
+	const struct ram_object *object = ram_entry_object(&rs->log, entry);
+	uint32_t length = ram_entry_length(entry);
+	uint64_t word;
+
+	if (ram_object_key(object) != key || ram_object_length(object) != length ||
+	    object->checksum != checksum(object, length))
+		return -EILSEQ;
+
+	switch (length) {
+	case RAM_LENGTH_RAW:
+		memcpy(page, object->payload, MV_PAGE_SIZE);
+		return 0;
+	case RAM_LENGTH_WORD:
+		memcpy(&word, object->payload, sizeof(word));
+		mv_same_fill(page, word);
+		return 0;
+	default:
+		return LZ4_decompress_safe((const char *)object->payload, page, (int)length,
+					   MV_PAGE_SIZE) == MV_PAGE_SIZE
+			       ? 0
+			       : -EILSEQ;
+	}
+}
+
+static int fetch(struct ram_store *rs, uint64_t key, void *page)
+{
+	uint64_t entry = __atomic_load_n(&rs->index[key], __ATOMIC_ACQUIRE);
+
+	if (entry == RAM_ENTRY_FREE)
+		return -ENOENT;
+	if ((entry & RAM_ENTRY_KIND) == RAM_ENTRY_OBJECT)
+		return unpack(rs, key, entry, page);
+	mv_same_fill(page, word_of_entry(entry));
+	return 0;
+}
+
+static int ram_store_get(struct mv_store *store, uint64_t key, void *page)
+{
+	struct ram_store *rs = ram_store_of(store);
+	const struct mv_platform *platform = &rs->platform;
+
+	if (!ram_key_usable(rs, key))
+		return -ENOENT;
+
+	platform->ops->read_enter(platform->ctx);
+	int error = fetch(rs, key, page);
+	platform->ops->read_leave(platform->ctx);
+
+	if (error == -EILSEQ)
+		ram_count(&rs->corrupt, 1);
+	else if (!error)
+		ram_count(&ram_stripe(rs)->gets, 1);
+	return error;
+}
+
+static void ram_store_drop(struct mv_store *store, uint64_t key)
+{
+	struct ram_store *rs = ram_store_of(store);
+	const struct mv_platform *platform = &rs->platform;
+	struct ram_stripe *stripe = ram_stripe(rs);
+
+	if (!ram_key_usable(rs, key))
+		return;
+
+	/* In a read section, so that cleaning finds the segment's dead bytes complete. */
+	platform->ops->read_enter(platform->ctx);
+	uint64_t entry = __atomic_exchange_n(&rs->index[key], RAM_ENTRY_FREE, __ATOMIC_ACQ_REL);
+
+	if ((entry & RAM_ENTRY_KIND) == RAM_ENTRY_OBJECT)
+		ram_bury(rs, entry);
+	platform->ops->read_leave(platform->ctx);
+
+	if (entry == RAM_ENTRY_FREE)
+		return;
+	ram_count(&stripe->drops, 1);
+	if (entry_content(entry))
+		ram_count(&stripe->content, -(uint64_t)entry_content(entry));
+	if (entry_is_same(entry))
+		ram_count(&stripe->same_filled, -1ULL);
+	if (entry_is_raw(entry))
+		ram_count(&stripe->incompressible, -1ULL);
+}
+
+/* --- the rest --------------------------------------------------------------------------- */
+
+static void ram_store_get_stats(struct mv_store *store, struct mv_store_stats *stats)
+{
+	struct ram_store *rs = ram_store_of(store);
+	/* Drops first: what is put and dropped in between must not bring the difference below 0. */
+	uint64_t drops = RAM_SUM(rs, drops);
+	uint64_t puts = RAM_SUM(rs, puts);
+
+	*stats = (struct mv_store_stats){
+		.pages = puts - drops,
+		.same_filled = RAM_SUM(rs, same_filled),
+		.incompressible = RAM_SUM(rs, incompressible),
+		.compressed_bytes = RAM_SUM(rs, content),
+		.memory_bytes = __atomic_load_n(&rs->log.memory, __ATOMIC_RELAXED),
+		.limit_bytes = rs->log.limit,
+		.puts = puts,
+		.gets = RAM_SUM(rs, gets),
+		.drops = drops,
+		.full = __atomic_load_n(&rs->full, __ATOMIC_RELAXED),
+		.corrupt = __atomic_load_n(&rs->corrupt, __ATOMIC_RELAXED),
+		.moved_bytes = RAM_SUM(rs, moved),
+	};
+}
+
+static size_t whole_pages(size_t bytes)
+{
+	return (bytes + MV_PAGE_SIZE - 1) & ~(MV_PAGE_SIZE - 1);
+}
+
+/*
+ * Records are allocated as whole pages, so that locking them locks nothing else, and
+ * unlocking them frees nobody else's lock.
+ */
+static void *alloc_record(const struct mv_platform *platform, size_t bytes)
+{
+	return platform->ops->alloc(platform->ctx, whole_pages(bytes), -1);
+}
+
+static void free_record(const struct mv_platform *platform, void *record, size_t bytes)
+{
+	if (record)
+		munlock(record, whole_pages(bytes));
+	platform->ops->free(platform->ctx, record, whole_pages(bytes));
+}
+
+static size_t index_bytes(const struct ram_store *rs)
+{
+	return rs->index_pages * MV_PAGE_SIZE;
+}
+
+static size_t segment_records(const struct ram_store *rs)
+{
+	return rs->log.count * sizeof(*rs->log.segments);
+}
+
+/* Memory that is there from the start, whatever is kept. */
+static uint64_t fixed_bytes(const struct ram_store *rs)
+{
+	return whole_pages(sizeof(*rs)) + whole_pages(rs->index_pages) +
+	       whole_pages(segment_records(rs));
+}
+
+static void ram_store_destroy(struct mv_store *store)
+{
+	struct ram_store *rs = ram_store_of(store);
+	struct mv_platform platform = rs->platform;
+
+	free_record(&platform, rs->log.segments, segment_records(rs));
+	mv_ram_log_exit(&rs->log);
+	munmap(rs->index, index_bytes(rs));
+	free_record(&platform, rs->populated, rs->index_pages);
+	free_record(&platform, rs, sizeof(*rs));
+}
+
+static const struct mv_store_ops ram_store_ops = {
+	.scratch_bytes = sizeof(struct scratch) + SCRATCH_ALIGN,
+	.put = ram_store_put,
+	.get = ram_store_get,
+	.drop = ram_store_drop,
+	.maintain = mv_ram_store_maintain,
+	.get_stats = ram_store_get_stats,
+	.destroy = ram_store_destroy,
+};
+
+/*
+ * Segments for every key in its worst case and for what is dead between cleanings, where the
+ * limit does not end it before. It is address space only.
+ */
+static uint32_t segments_for(const struct mv_ram_store_config *config)
+{
+	uint64_t worst = config->keys / (RAM_SEGMENT_BYTES / ram_object_bytes(MV_PAGE_SIZE)) + 1;
+	uint64_t most = worst + worst / 2 + 16;
+	uint64_t allowed = config->limit_bytes >> RAM_SEGMENT_SHIFT;
+
+	if (most > allowed)
+		most = allowed;
+	return most < RAM_SEGMENT_NONE ? (uint32_t)most : RAM_SEGMENT_NONE - 1;
+}
+
+static int map_index(struct ram_store *rs)
+{
+	void *index = mmap(NULL, index_bytes(rs), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (index == MAP_FAILED)
+		return -ENOMEM;
+	/* A huge page would bring in, and keep, memory that nobody has charged. */
+	madvise(index, index_bytes(rs), MADV_NOHUGEPAGE);
+	rs->index = index;
+	return 0;
+}
+
+static void lock_memory(struct ram_store *rs)
+{
+	char line[192];
+
+	if (!mv_ram_log_lock_memory(&rs->log) &&
+	    !mlock2(rs->index, index_bytes(rs), MLOCK_ONFAULT) &&
+	    !mlock(rs->populated, whole_pages(rs->index_pages)) &&
+	    !mlock(rs->log.segments, whole_pages(segment_records(rs))) &&
+	    !mlock(rs, whole_pages(sizeof(*rs))))
+		return;
+	snprintf(line, sizeof(line),
+		 "store: its memory cannot be locked (%s): a page may have to wait for the host's "
+		 "swap; raise RLIMIT_MEMLOCK (ulimit -l)",
+		 strerror(errno));
+	say(&rs->platform, MV_LOG_WARNING, line);
+}
+
+static int set_up(struct ram_store *rs, const struct mv_ram_store_config *config)
+{
+	const struct mv_platform *platform = &rs->platform;
+	uint32_t segments = segments_for(config);
+	int error = -ENOMEM;
+
+	rs->populated = alloc_record(platform, rs->index_pages);
+	rs->log.segments = alloc_record(platform, segments * sizeof(*rs->log.segments));
+	if (!rs->populated || !rs->log.segments || map_index(rs))
+		goto free_records;
+	if (mv_ram_log_init(&rs->log, platform, segments, config->limit_bytes))
+		goto unmap_index;
+	error = -EINVAL;
+	if (mv_ram_log_charge(&rs->log, fixed_bytes(rs)) ||
+	    mv_ram_log_available(&rs->log) < SEGMENTS_MIN)
+		goto exit_log;
+	return 0;
+
+exit_log:
+	mv_ram_log_exit(&rs->log);
+unmap_index:
+	munmap(rs->index, index_bytes(rs));
+free_records:
+	free_record(platform, rs->log.segments, segments * sizeof(*rs->log.segments));
+	free_record(platform, rs->populated, rs->index_pages);
+	return error;
+}
+
+static bool config_is_good(const struct mv_ram_store_config *config)
+{
+	return config && config->size == sizeof(*config) && config->keys &&
+	       config->keys <= KEYS_MAX && config->slack_percent <= SLACK_PERCENT_MAX &&
+	       segments_for(config) >= SEGMENTS_MIN;
+}
+
+int mv_ram_store_create(const struct mv_ram_store_config *config, struct mv_store **store)
+{
+	if (!config_is_good(config))
+		return -EINVAL;
+
+	const struct mv_platform *platform =
+		config->platform ? config->platform : mv_platform_linux();
+	struct ram_store *rs = alloc_record(platform, sizeof(*rs));
+
+	if (!rs)
+		return -ENOMEM;
+	rs->store.ops = &ram_store_ops;
+	rs->platform = *platform;
+	rs->keys = config->keys;
+	rs->index_pages = (config->keys + RAM_ENTRIES_PER_PAGE - 1) / RAM_ENTRIES_PER_PAGE;
+	rs->slack_percent = config->slack_percent ? config->slack_percent : SLACK_PERCENT;
+
+	int error = set_up(rs, config);
+
+	if (error) {
+		free_record(platform, rs, sizeof(*rs));
+		return error;
+	}
+	if (config->lock_memory)
+		lock_memory(rs);
+	*store = &rs->store;
+	return 0;
+}
