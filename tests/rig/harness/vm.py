@@ -36,11 +36,14 @@ class Vm:
     backend:  memfd (shared) or ram (private anonymous memory)
     balloon:  options of the balloon device, or None for no device
     managed:  None, or the options of `memvirt run` as a list: the VM then runs under it
+    reboots:  a guest that reboots starts anew, instead of ending QEMU
     extra:    further arguments of QEMU
+    memory_slots: value of -m, where it is more than the size
     """
 
     def __init__(self, name, script, files=None, memory=512, cpus=1, backend="memfd",
-                 balloon="", managed=None, extra=(), cmdline="", env=None):
+                 balloon="", managed=None, reboots=False, extra=(), cmdline="", env=None,
+                 memory_slots=None):
         self.name = name
         self.memory = memory
         self.managed = managed
@@ -51,31 +54,30 @@ class Vm:
         self.env = dict(os.environ, **(env or {}))
         make_initramfs(paths.INITRAMFS, {"/rig/run": shell_script(script), **(files or {})},
                        self.dir / "initramfs")
-        self.command = self._command(cpus, backend, balloon, extra, cmdline)
+        machine = self._machine(cpus, backend, memory_slots or str(memory), cmdline)
+        device = ["-device", f"virtio-balloon-pci,id=balloon0{balloon}"]
+        self.command = [*self._memvirt(), *machine, *([] if reboots else ["-no-reboot"]),
+                        *([] if balloon is None else device), *extra]
 
-    def _command(self, cpus, backend, balloon, extra, cmdline):
+    def _memvirt(self):
+        if self.managed is None:
+            return []
+        return [str(paths.MEMVIRT), "run", "--name", self.name, *self.managed, "--"]
+
+    def _machine(self, cpus, backend, memory, cmdline):
         share = ",share=on" if backend == "memfd" else ""
-        command = [
+        return [
             paths.QEMU, "-M", "q35,memory-backend=m0",
             "-object", f"memory-backend-{backend},id=m0,size={self.memory}M{share}",
             "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
-            "-m", str(self.memory), "-nographic", "-nodefaults", "-no-reboot",
+            "-m", memory, "-nographic", "-nodefaults",
             "-serial", f"file:{self.dir}/console",
-            "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
+            # A monitor takes one client at a time: the first is the governor's.
+            "-qmp", f"unix:{self.dir}/qmp,server=on,wait=off",
+            "-qmp", f"unix:{self.dir}/qmp-rig,server=on,wait=off",
             "-kernel", str(paths.KERNEL), "-initrd", f"{self.dir}/initramfs",
             "-append", f"console=ttyS0 quiet panic=-1 mitigations=off {cmdline}".strip(),
         ]
-        if balloon is not None:
-            command += ["-device", f"virtio-balloon-pci,id=balloon0{balloon}"]
-        command += list(extra)
-        if self.managed is not None:
-            command = [str(paths.MEMVIRT), "run", "--name", self.name, *self.managed, "--",
-                       *command]
-        return command
-
-    @property
-    def qmp_path(self):
-        return self.dir / "qmp"
 
     @property
     def messages(self):
@@ -94,7 +96,7 @@ class Vm:
 
     def connect(self, seconds=20):
         """Open the monitor."""
-        self.qmp = Qmp(self.qmp_path, seconds, self.alive)
+        self.qmp = Qmp(self.dir / "qmp-rig", seconds, self.alive)
         return self.qmp
 
     def alive(self):
