@@ -305,6 +305,15 @@ static int set_size(const char *variable, uint64_t bytes)
 	return setenv(variable, text, 1);
 }
 
+/* By this the preload library tells the VMM from its children. */
+static int set_process(void)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", (int)getpid());
+	return setenv("MEMVIRT_PROCESS", text, 1);
+}
+
 static int set_preload(const char *path)
 {
 	const char *others = getenv("LD_PRELOAD");
@@ -326,7 +335,7 @@ static int set_environment(const struct run_config *config, const struct run_pla
 	       set_size("MEMVIRT_STORE_LIMIT", config->store_limit_bytes) ||
 	       setenv("MEMVIRT_QMP", plan->qmp, 1) ||
 	       setenv("MEMVIRT_RUN_DIR", plan->run_dir, 1) ||
-	       setenv("MEMVIRT_VERBOSE", config->verbose ? "1" : "", 1);
+	       setenv("MEMVIRT_VERBOSE", config->verbose ? "1" : "", 1) || set_process();
 }
 
 static int become(const char *path, char **argv)
