@@ -55,24 +55,41 @@ static bool is_pressed(const struct ram_log *log)
 	return log->limit - memory < 2 * RAM_SEGMENT_BYTES;
 }
 
-static bool wants_cleaning(const struct ram_store *rs)
+/* Bytes that may lie dead before cleaning sets in. */
+static uint64_t slack(const struct ram_store *rs)
 {
-	uint64_t slack = in_use_bytes(&rs->log) / 100 * rs->slack_percent;
+	uint64_t bytes = in_use_bytes(&rs->log) / 100 * rs->slack_percent;
 
 	if (is_pressed(&rs->log))
-		slack /= 4;
+		bytes /= 4;
 	/* With less than one segment dead there is none to gain. */
-	if (slack < RAM_SEGMENT_BYTES)
-		slack = RAM_SEGMENT_BYTES;
-	return RAM_SUM(rs, dead) > slack;
+	return bytes < RAM_SEGMENT_BYTES ? RAM_SEGMENT_BYTES : bytes;
 }
 
-/* Segments cleaned in one piece, and kept as spares: in proportion to the store. */
+static bool wants_cleaning(const struct ram_store *rs)
+{
+	return RAM_SUM(rs, dead) > slack(rs);
+}
+
+/* Segments cleaned in one piece: in proportion to the store. */
 static unsigned int piece(const struct ram_log *log)
 {
 	unsigned int segments = __atomic_load_n(&log->in_use, __ATOMIC_RELAXED) / 128;
 
 	return segments < 2 ? 2 : segments > ALIVE_MAX ? ALIVE_MAX : segments;
+}
+
+/*
+ * Empty segments worth keeping: what the next piece will fill, or what is left of the slack,
+ * since puts will take as much from them as drops add to what is dead. To give memory back and
+ * to get it again costs as much as to compress a dozen pages.
+ */
+static uint32_t spares(const struct ram_store *rs)
+{
+	uint64_t dead = RAM_SUM(rs, dead), allowed = slack(rs);
+	uint64_t left = dead < allowed ? (allowed - dead) >> RAM_SEGMENT_SHIFT : 0;
+
+	return left > piece(&rs->log) ? (uint32_t)left : piece(&rs->log);
 }
 
 /* --- choosing ---------------------------------------------------------------------------- */
@@ -204,7 +221,7 @@ static bool release_dead(struct ram_store *rs, uint32_t number)
 	if (__atomic_load_n(&segment->dead, __ATOMIC_ACQUIRE) != segment->filled)
 		return false;
 	ram_count(&ram_stripe(rs)->dead, -(uint64_t)segment->filled);
-	mv_ram_log_release(&rs->log, number, piece(&rs->log));
+	mv_ram_log_release(&rs->log, number, spares(rs));
 	return true;
 }
 

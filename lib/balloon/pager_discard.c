@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Content given up: by the caller, by the VMM's own system calls, or, on private memory, as
+ * the kernel reports it.
+ *
+ * A discard takes pages from whoever holds them, also from an evictor that copies: it keeps
+ * evictors out of the granules first (claims), so that none reads an alias whose page goes.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "pager_internal.h"
+
+/* The caller owns the page, whose content the host has let go. */
+static void end_discarded(struct pager_region *pr, uint64_t page, uint32_t word)
+{
+	struct mv_pager *pager = pr->pager;
+
+	if (mv_word_state(word) == MV_PAGE_STORED)
+		pager->store->ops->drop(pager->store, pr->first_key + page);
+	pager_count(&pager->count.discards, 1);
+	pr_end(pr, page, MV_PAGE_DISCARDED, MV_WORD_UNMAPPED | MV_WORD_ACTIVE, 0);
+}
+
+/* --- as a transaction over all views --------------------------------------------------- */
+
+/*
+ * What is resident is unmapped by now; what is stored needs only the store to forget it.
+ * The core ends the pages and clears UNMAPPED, of which it keeps no count.
+ */
+static void drop_batch(void *ctx, struct mv_batch *batch)
+{
+	struct pager_region *pr = ctx;
+	struct mv_store *store = pr->pager->store;
+	struct mv_batch resident = *batch;
+	uint64_t unmapped = 0;
+
+	mv_batch_for_each_page(batch, bit) {
+		uint32_t word = mv_page_load(mv_batch_word(batch, bit));
+
+		unmapped += !!(word & MV_WORD_UNMAPPED);
+		if (mv_word_state(word) == MV_PAGE_STORED)
+			store->ops->drop(store, pr->first_key + batch->first_page + bit);
+		mv_batch_take(mv_word_state(word) == MV_PAGE_RESIDENT ? batch : &resident, bit);
+	}
+	pr->backing->drop(pr, &resident);
+	for (unsigned int i = 0; i < MV_BATCH_WORDS; i++)
+		batch->bits[i] |= resident.bits[i];
+	__atomic_fetch_sub(&pr->pager->unmapped, unmapped, __ATOMIC_RELAXED);
+}
+
+static int discard_in_region(struct pager_region *pr, uint64_t first_gpa, uint64_t last_gpa)
+{
+	uint64_t first = (first_gpa - pr->region->first_gpa) >> MV_GRANULE_SHIFT;
+	uint64_t last = (last_gpa - pr->region->first_gpa) >> MV_GRANULE_SHIFT;
+	uint64_t dropped = 0;
+
+	pr_claim_wait(pr, first, last);
+	int error = mv_memory_discard(pr->region->memory, first_gpa, last_gpa, drop_batch, pr,
+				      &dropped);
+
+	pr_unclaim(pr, first, last);
+	pager_count(&pr->pager->count.discards, dropped);
+	return error;
+}
+
+/* The armed region that holds an address. Held until released; it may be retired meanwhile. */
+static struct pager_region *region_at_gpa(struct mv_pager *pager, uint64_t gpa)
+{
+	struct mv_region *region = mv_region_by_gpa(pager->memory, gpa);
+
+	return region ? pager_region_of(pager, region) : NULL;
+}
+
+int mv_pager_discard(struct mv_pager *pager, uint64_t first_gpa, uint64_t last_gpa)
+{
+	struct mv_memory *memory = pager->memory;
+	int result = 0;
+
+	if (last_gpa < first_gpa || first_gpa % MV_PAGE_SIZE || ~last_gpa % MV_PAGE_SIZE)
+		return -EINVAL;
+	pthread_mutex_lock(&pager->lock);
+	for (uint64_t at = first_gpa; result == 0 || result == -EBUSY;) {
+		struct pager_region *pr;
+
+		mv_memory_read_enter(memory);
+		pr = region_at_gpa(pager, at);
+		mv_memory_read_leave(memory);
+		if (!pr) {
+			result = -EFAULT;
+			break;
+		}
+		uint64_t last = last_gpa < pr->region->last_gpa ? last_gpa : pr->region->last_gpa;
+		int error = discard_in_region(pr, at, last);
+
+		if (error)
+			result = error;
+		if (last == last_gpa)
+			break;
+		at = last + 1;
+	}
+	pthread_mutex_unlock(&pager->lock);
+	return result;
+}
+
+/* --- around the VMM's own system call ---------------------------------------------------- */
+
+struct around {
+	struct pager_region *pr;
+	uint64_t first, last; /* pages that go whole: first <= last, or none */
+	bool any;
+};
+
+static void begin_pages(struct around *around)
+{
+	struct pager_region *pr = around->pr;
+	uint64_t first = around->first / MV_GRANULE_PAGES;
+	uint64_t last = around->last / MV_GRANULE_PAGES;
+
+	pr_claim_wait(pr, first, last);
+	for (uint64_t page = around->first; page <= around->last; page++)
+		mv_page_begin(&pr->region->memory->platform, &pr->region->words[page]);
+	/* No evictor copies a page that is busy, so the granules are free again. */
+	pr_unclaim(pr, first, last);
+}
+
+static void end_pages(struct around *around, bool gone)
+{
+	struct pager_region *pr = around->pr;
+
+	for (uint64_t page = around->first; page <= around->last; page++) {
+		uint32_t word = mv_page_load(&pr->region->words[page]);
+
+		if (gone && mv_word_state(word) != MV_PAGE_POISONED)
+			end_discarded(pr, page, word);
+		else
+			pr_end(pr, page, mv_word_state(word), 0, 0);
+	}
+}
+
+/*
+ * A page of which only a part is discarded has to be there for the kernel to clear that
+ * part. A pin keeps it there; the touch is an ordinary fault of the caller's thread.
+ */
+static int pin_edge(struct pager_region *pr, uint64_t page)
+{
+	uint64_t gpa = pr->region->first_gpa + (page << MV_PAGE_SHIFT);
+	int error = mv_memory_pin(pr->region->memory, gpa, gpa);
+
+	if (!error)
+		(void)*(volatile unsigned char *)pr_hva(pr, page);
+	return error;
+}
+
+static void unpin_edge(struct pager_region *pr, uint64_t page)
+{
+	uint64_t gpa = pr->region->first_gpa + (page << MV_PAGE_SHIFT);
+
+	mv_memory_unpin(pr->region->memory, gpa, gpa);
+}
+
+static int call_around(struct pager_region *pr, uint64_t offset, uint64_t len,
+		       int (*call)(void *ctx), void *ctx)
+{
+	uint64_t end = offset + len; /* within the region */
+	uint64_t first = (offset + MV_PAGE_SIZE - 1) >> MV_PAGE_SHIFT;
+	uint64_t past = end >> MV_PAGE_SHIFT;
+	struct around around = { .pr = pr, .first = first, .last = past - 1, .any = past > first };
+	bool head = offset % MV_PAGE_SIZE, tail = end % MV_PAGE_SIZE;
+	uint64_t head_page = offset >> MV_PAGE_SHIFT, tail_page = past;
+
+	if (tail && head && tail_page == head_page)
+		tail = false;
+	if (head && pin_edge(pr, head_page))
+		return -EFAULT;
+	if (tail && pin_edge(pr, tail_page)) {
+		if (head)
+			unpin_edge(pr, head_page);
+		return -EFAULT;
+	}
+	if (around.any)
+		begin_pages(&around);
+	int result = call(ctx);
+	int error = errno;
+
+	if (around.any)
+		end_pages(&around, result == 0);
+	if (head)
+		unpin_edge(pr, head_page);
+	if (tail)
+		unpin_edge(pr, tail_page);
+	errno = error;
+	return result;
+}
+
+int mv_pager_discard_around(struct mv_pager *pager, void *hva, uint64_t len,
+			    int (*call)(void *ctx), void *ctx)
+{
+	struct mv_memory *memory = pager->memory;
+	struct pager_region *pr;
+	int result = -EFAULT;
+
+	if (!len)
+		return -EINVAL;
+	pthread_mutex_lock(&pager->lock);
+	mv_memory_read_enter(memory);
+	pr = pager_region_at(pager, hva);
+	mv_memory_read_leave(memory);
+	if (pr) {
+		uint64_t offset = (uint64_t)((unsigned char *)hva - pr->region->hva);
+		uint64_t bytes = pr->region->pages << MV_PAGE_SHIFT;
+
+		if (len <= bytes - offset)
+			result = call_around(pr, offset, len, call, ctx);
+	}
+	pthread_mutex_unlock(&pager->lock);
+	return result;
+}
+
+/* --- as the kernel reports it -------------------------------------------------------------- */
+
+/*
+ * One page of private memory that the VMM gives up. Its thread goes on as soon as the event
+ * has been read and drops what is mapped; what is unmapped or stored is ours to drop.
+ *
+ * Waiting for a busy page is safe here: its owner is an evictor that seals or unmaps, or a
+ * discard, and neither waits for the handler while it holds pages.
+ */
+static void remove_page(struct pager_region *pr, uint64_t page)
+{
+	uint32_t word = mv_page_begin(&pr->region->memory->platform, &pr->region->words[page]);
+
+	if (mv_word_state(word) == MV_PAGE_POISONED) {
+		pr_end(pr, page, MV_PAGE_POISONED, 0, 0);
+		return;
+	}
+	/* What an evictor still reads it sweeps itself. */
+	if ((word & MV_WORD_UNMAPPED) && !(word & MV_WORD_COPYING))
+		pr->backing->sweep(pr, page);
+	end_discarded(pr, page, word);
+}
+
+void pager_removed(struct mv_pager *pager, uint64_t start, uint64_t end)
+{
+	while (start < end) {
+		struct pager_region *pr = pager_region_at(pager, (void *)(uintptr_t)start);
+
+		if (!pr)
+			return;
+		uint64_t first = (start - (uintptr_t)pr->region->hva) >> MV_PAGE_SHIFT;
+		uint64_t past = (end - (uintptr_t)pr->region->hva) >> MV_PAGE_SHIFT;
+
+		if (past > pr->region->pages)
+			past = pr->region->pages;
+		for (uint64_t page = first; page < past; page++)
+			remove_page(pr, page);
+		start = (uintptr_t)pr->region->hva + (past << MV_PAGE_SHIFT);
+	}
+}

@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * The evictor threads: keep residency a little below the limit.
+ *
+ * Which pages go is decided by two hands that go round all granules, in the manner of the
+ * two-handed clock. The unmap hand takes pages out of the VMM's mapping, where nothing is
+ * lost and a touch is a cheap fault; the evict hand follows at a distance and evicts what
+ * stayed untouched. A page touched in between is marked ACTIVE and passed over once, so a
+ * hot page costs a fault every second round; one that was only just restored is not, so a
+ * cold scan does not push the hot set out.
+ *
+ * How a page goes: copy to the store through the alias (anyone may take the page over
+ * meanwhile) -> seal -> drop -> mark stored. Only the short time from seal to mark makes a
+ * fault wait.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pager_internal.h"
+#include "uffd.h"
+
+#define SLACK_SHARE    64   /* residency is kept this part of the limit below it */
+#define SLACK_MIN      64
+#define SLACK_MAX      4096
+#define UNMAPPED_SHARE 8    /* of the limit: how far the unmap hand works ahead */
+#define EVICT_RUN      64   /* pages sealed at once: bounds how long a fault waits */
+#define EVICTORS_MAX   8    /* more find nothing to do */
+#define TICK_NS	       100000000
+
+struct evictor {
+	struct mv_pager *pager;
+	void *scratch; /* the store's */
+	void *buffer;
+};
+
+/* --- how many -------------------------------------------------------------------------- */
+
+static uint64_t slack(uint64_t limit)
+{
+	uint64_t pages = limit / SLACK_SHARE;
+
+	return pages < SLACK_MIN ? SLACK_MIN : pages > SLACK_MAX ? SLACK_MAX : pages;
+}
+
+/* Eviction starts above limit - slack/2 and stops at limit - slack. */
+static bool above_start(struct mv_pager *pager)
+{
+	uint64_t limit = pager_read(&pager->limit_pages);
+
+	return limit != UINT64_MAX && pager_resident(pager) > limit - slack(limit) / 2;
+}
+
+static bool above_stop(struct mv_pager *pager)
+{
+	uint64_t limit = pager_read(&pager->limit_pages);
+
+	return limit != UINT64_MAX && pager_resident(pager) > limit - slack(limit);
+}
+
+static uint64_t unmapped_target(struct mv_pager *pager)
+{
+	uint64_t limit = pager_read(&pager->limit_pages);
+
+	return slack(limit) * 2 + limit / UNMAPPED_SHARE;
+}
+
+static bool may_evict(struct mv_pager *pager)
+{
+	return !__atomic_load_n(&pager->holds, __ATOMIC_SEQ_CST) &&
+	       !__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE);
+}
+
+/* --- claims ---------------------------------------------------------------------------- */
+
+bool pr_claim(struct pager_region *pr, uint64_t granule)
+{
+	return !__atomic_exchange_n(&pr->claims[granule], 1, __ATOMIC_SEQ_CST);
+}
+
+void pr_claim_wait(struct pager_region *pr, uint64_t first, uint64_t last)
+{
+	const struct mv_platform *platform = &pr->region->memory->platform;
+
+	for (uint64_t granule = first; granule <= last; granule++)
+		for (unsigned int turns = 0; !pr_claim(pr, granule);)
+			platform->ops->relax(platform->ctx, turns++);
+}
+
+void pr_unclaim(struct pager_region *pr, uint64_t first, uint64_t last)
+{
+	for (uint64_t granule = first; granule <= last; granule++)
+		__atomic_store_n(&pr->claims[granule], 0, __ATOMIC_RELEASE);
+}
+
+/* --- unmapping ------------------------------------------------------------------------- */
+
+#define WORD_WANTED (MV_WORD_STATE | MV_WORD_UNMAPPED | MV_WORD_PINS)
+
+static void start_batch(struct mv_batch *batch, struct pager_region *pr, uint64_t granule)
+{
+	memset(batch, 0, sizeof(*batch));
+	batch->region = pr->region;
+	batch->first_page = granule * MV_GRANULE_PAGES;
+}
+
+static unsigned int granule_pages(const struct pager_region *pr, uint64_t granule)
+{
+	uint64_t left = pr->region->pages - granule * MV_GRANULE_PAGES;
+
+	return left < MV_GRANULE_PAGES ? (unsigned int)left : (unsigned int)MV_GRANULE_PAGES;
+}
+
+/* A page used since the hand last passed is let off this time. */
+static bool let_off(uint32_t *page)
+{
+	uint32_t word = mv_page_load(page);
+
+	while ((word & MV_WORD_ACTIVE) && !(word & MV_WORD_BUSY))
+		if (mv_page_change(page, &word, word & ~MV_WORD_ACTIVE))
+			return true;
+	return false;
+}
+
+static void collect_mapped(struct pager_region *pr, uint64_t granule, bool spare_active,
+			   struct mv_batch *batch)
+{
+	unsigned int count = granule_pages(pr, granule);
+	uint32_t word;
+
+	start_batch(batch, pr, granule);
+	for (unsigned int bit = 0; bit < count; bit++) {
+		uint32_t *page = mv_batch_word(batch, bit);
+
+		if (spare_active && let_off(page))
+			continue;
+		if (mv_page_begin_if(page, WORD_WANTED, MV_PAGE_RESIDENT, 0, &word))
+			mv_batch_add(batch, bit);
+	}
+}
+
+/* Under the granule's claim: revoke its pages from every view. Return: pages unmapped. */
+static unsigned int unmap_granule(struct pager_region *pr, uint64_t granule, bool spare_active)
+{
+	struct mv_batch wanted, batch;
+	unsigned int unmapped = 0, refused = 0;
+
+	collect_mapped(pr, granule, spare_active, &wanted);
+	if (mv_batch_empty(&wanted))
+		return 0;
+	batch = wanted;
+	mv_batch_revoke(&batch);
+	mv_batch_for_each_page(&wanted, bit) {
+		bool gone = mv_batch_has(&batch, bit);
+
+		pr_end(pr, wanted.first_page + bit, MV_PAGE_RESIDENT, 0,
+		       gone ? MV_WORD_UNMAPPED : 0);
+		unmapped += gone;
+		refused += !gone;
+	}
+	pager_count(&pr->pager->count.unmaps, unmapped);
+	pager_count(&pr->pager->count.refusals, refused);
+	return unmapped;
+}
+
+/* --- evicting -------------------------------------------------------------------------- */
+
+/* Begin to copy up to @most pages that stayed unmapped. Return: the bit to go on from. */
+static unsigned int collect_unmapped(struct pager_region *pr, unsigned int from, unsigned int most,
+				     struct mv_batch *batch)
+{
+	unsigned int end = granule_pages(pr, batch->first_page / MV_GRANULE_PAGES);
+	uint32_t word;
+
+	for (; from < end && most; from++) {
+		uint32_t *page = mv_batch_word(batch, from);
+
+		if (mv_page_begin_if(page, WORD_WANTED, MV_PAGE_RESIDENT | MV_WORD_UNMAPPED,
+				     MV_WORD_COPYING, &word)) {
+			mv_batch_add(batch, from);
+			most--;
+		}
+	}
+	return from;
+}
+
+/*
+ * A page whose copying another ended. Whoever took it over may still be reading the alias;
+ * when the page is free and mapped, what is left there is nobody's. Where it is unmapped
+ * still (it was pinned, or we gave up ourselves), the alias has its content.
+ */
+static void sweep_lost(struct pager_region *pr, uint64_t page)
+{
+	struct mv_platform *platform = &pr->region->memory->platform;
+	uint32_t *word = &pr->region->words[page], now;
+
+	for (unsigned int turns = 0;; turns++) {
+		if (mv_page_begin_if(word, MV_WORD_UNMAPPED, 0, 0, &now)) {
+			pr->backing->sweep(pr, page);
+			pr_end(pr, page, mv_word_state(now), 0, 0);
+			return;
+		}
+		if (!(now & MV_WORD_BUSY))
+			return;
+		platform->ops->relax(platform->ctx, turns);
+	}
+}
+
+/* Put each page into the store; those that it does not take stay resident. */
+static void copy_batch(struct evictor *evictor, struct pager_region *pr, struct mv_batch *batch)
+{
+	struct mv_store *store = evictor->pager->store;
+
+	mv_batch_for_each_page(batch, bit) {
+		uint64_t page = batch->first_page + bit;
+		int error = store->ops->put(store, pr->first_key + page, pr_alias(pr, page),
+					    evictor->scratch);
+		if (!error)
+			continue;
+		mv_batch_take(batch, bit);
+		if (error == -ENOSPC)
+			pager_count(&evictor->pager->count.store_full, 1);
+		if (mv_page_seal(mv_batch_word(batch, bit)))
+			pr_end(pr, page, MV_PAGE_RESIDENT, 0, 0);
+		else
+			sweep_lost(pr, page);
+	}
+}
+
+/* Keep the pages that are still ours; throw the copies of the others away. */
+static void seal_batch(struct pager_region *pr, struct mv_batch *batch, struct mv_batch *lost)
+{
+	struct mv_store *store = pr->pager->store;
+
+	*lost = *batch;
+	mv_batch_for_each_page(batch, bit) {
+		if (mv_page_seal(mv_batch_word(batch, bit))) {
+			mv_batch_take(lost, bit);
+			continue;
+		}
+		mv_batch_take(batch, bit);
+		store->ops->drop(store, pr->first_key + batch->first_page + bit);
+	}
+}
+
+/* The pages are ours and in the store: let the host's memory go. Return: pages evicted. */
+static unsigned int drop_sealed(struct pager_region *pr, struct mv_batch *batch)
+{
+	struct mv_store *store = pr->pager->store;
+	struct mv_batch sealed = *batch;
+	unsigned int evicted = 0;
+
+	pr->backing->drop(pr, batch);
+	mv_batch_for_each_page(&sealed, bit) {
+		uint64_t page = sealed.first_page + bit;
+
+		if (mv_batch_has(batch, bit)) {
+			pr_end(pr, page, MV_PAGE_STORED, MV_WORD_UNMAPPED | MV_WORD_ACTIVE, 0);
+			evicted++;
+		} else {
+			store->ops->drop(store, pr->first_key + page);
+			pr_end(pr, page, MV_PAGE_RESIDENT, 0, 0);
+		}
+	}
+	return evicted;
+}
+
+static unsigned int evict_batch(struct evictor *evictor, struct pager_region *pr,
+				struct mv_batch *batch)
+{
+	struct mv_batch lost;
+	unsigned int evicted;
+
+	copy_batch(evictor, pr, batch);
+	seal_batch(pr, batch, &lost);
+	evicted = drop_sealed(pr, batch);
+	mv_batch_for_each_page(&lost, bit)
+		sweep_lost(pr, lost.first_page + bit);
+	pager_count(&evictor->pager->count.evictions, evicted);
+	return evicted;
+}
+
+/* Under the granule's claim. @done: nothing unmapped is left there. Return: pages evicted. */
+static unsigned int evict_granule(struct evictor *evictor, struct pager_region *pr,
+				  uint64_t granule, bool *done)
+{
+	unsigned int count = granule_pages(pr, granule), from = 0, evicted = 0;
+
+	while (from < count && above_stop(evictor->pager) && may_evict(evictor->pager)) {
+		struct mv_batch batch;
+
+		start_batch(&batch, pr, granule);
+		from = collect_unmapped(pr, from, EVICT_RUN, &batch);
+		if (!mv_batch_empty(&batch))
+			evicted += evict_batch(evictor, pr, &batch);
+	}
+	*done = from == count;
+	return evicted;
+}
+
+/* --- the hands -------------------------------------------------------------------------- */
+
+static uint64_t all_granules(struct mv_pager *pager)
+{
+	uint64_t granules = 0;
+
+	for (unsigned int i = 0; i < PAGER_REGIONS; i++) {
+		struct pager_region *pr = __atomic_load_n(&pager->regions[i], __ATOMIC_ACQUIRE);
+
+		if (pr && __atomic_load_n(&pr->armed, __ATOMIC_ACQUIRE))
+			granules += pr->granules;
+	}
+	return granules;
+}
+
+/* Claim a granule for evicting, unless the region is being left or nothing may be evicted. */
+static bool claim_for_eviction(struct pager_region *pr, uint64_t granule)
+{
+	if (!pr_claim(pr, granule))
+		return false;
+	if (__atomic_load_n(&pr->armed, __ATOMIC_SEQ_CST) && may_evict(pr->pager))
+		return true;
+	pr_unclaim(pr, granule, granule);
+	return false;
+}
+
+/* The granule at a hand's position, claimed; NULL where that cannot be. */
+static struct pager_region *claim_at(struct mv_pager *pager, uint64_t position, uint64_t *granule)
+{
+	uint64_t total = all_granules(pager), at = total ? position % total : 0;
+
+	for (unsigned int i = 0; i < PAGER_REGIONS; i++) {
+		struct pager_region *pr = __atomic_load_n(&pager->regions[i], __ATOMIC_ACQUIRE);
+
+		if (!pr || !__atomic_load_n(&pr->armed, __ATOMIC_ACQUIRE))
+			continue;
+		if (at < pr->granules) {
+			*granule = at;
+			return claim_for_eviction(pr, at) ? pr : NULL;
+		}
+		at -= pr->granules;
+	}
+	return NULL;
+}
+
+/* Both hands within a lap of each other, the evict hand behind. */
+static bool unmap_hand_leads(struct mv_pager *pager, uint64_t total)
+{
+	int64_t ahead = (int64_t)(pager_read(&pager->unmap_hand) - pager_read(&pager->evict_hand));
+
+	if (ahead <= 0) /* several evictors may have moved the other hand past it */
+		return true;
+	return (uint64_t)ahead < total &&
+	       pager_read(&pager->unmapped) < unmapped_target(pager);
+}
+
+/* Move the unmap hand on, and claim the granule where it was. */
+static struct pager_region *next_to_unmap(struct mv_pager *pager, uint64_t *granule)
+{
+	return claim_at(pager, __atomic_fetch_add(&pager->unmap_hand, 1, __ATOMIC_RELAXED),
+			granule);
+}
+
+/*
+ * The granule of the evict hand, or, where another evictor is at it, one soon after. The
+ * hand moves on only when the granule is done: what is left behind would not be seen for
+ * a whole round.
+ */
+static struct pager_region *next_to_evict(struct mv_pager *pager, uint64_t *granule,
+					  uint64_t *position)
+{
+	uint64_t hand = pager_read(&pager->evict_hand);
+	struct pager_region *pr = NULL;
+
+	for (uint64_t i = 0; !pr && i < EVICTORS_MAX; i++) {
+		*position = hand + i;
+		pr = claim_at(pager, *position, granule);
+	}
+	return pr;
+}
+
+static void evict_hand_done(struct mv_pager *pager, uint64_t position)
+{
+	__atomic_compare_exchange_n(&pager->evict_hand, &position, position + 1, false,
+				    __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* Return: whether there was something to unmap, or the hand went on at least. */
+static bool unmap_step(struct mv_pager *pager)
+{
+	struct mv_memory *memory = pager->memory;
+	struct pager_region *pr;
+	uint64_t granule;
+
+	mv_memory_read_enter(memory);
+	if (!unmap_hand_leads(pager, all_granules(pager))) {
+		mv_memory_read_leave(memory);
+		return false;
+	}
+	pr = next_to_unmap(pager, &granule);
+	mv_memory_read_leave(memory);
+	if (pr) {
+		unmap_granule(pr, granule, true);
+		pr_unclaim(pr, granule, granule);
+	}
+	return true;
+}
+
+/*
+ * @force: everything in the granule goes, used or not, for a VM that uses all it has faster
+ * than a page can prove itself cold. Return: pages evicted.
+ */
+static unsigned int evict_step(struct evictor *evictor, bool force)
+{
+	struct mv_pager *pager = evictor->pager;
+	uint64_t granule, position;
+	unsigned int evicted;
+	bool done;
+
+	mv_memory_read_enter(pager->memory);
+	struct pager_region *pr = next_to_evict(pager, &granule, &position);
+
+	mv_memory_read_leave(pager->memory);
+	if (!pr) {
+		evict_hand_done(pager, position + 1 - EVICTORS_MAX);
+		return 0;
+	}
+	if (force)
+		unmap_granule(pr, granule, false);
+	evicted = evict_granule(evictor, pr, granule, &done);
+	if (done)
+		evict_hand_done(pager, position);
+	pr_unclaim(pr, granule, granule);
+	return evicted;
+}
+
+/* One granule's work by one of the hands. Return: pages evicted. */
+static unsigned int step(struct evictor *evictor, bool force)
+{
+	if (!force && unmap_step(evictor->pager))
+		return 0;
+	return evict_step(evictor, force);
+}
+
+/* --- the thread -------------------------------------------------------------------------- */
+
+/* Resolve what waits for room, while there is some, or in any case. */
+static void drain_parked(struct evictor *evictor, bool any)
+{
+	struct mv_pager *pager = evictor->pager;
+	struct parked_fault fault;
+
+	mv_memory_read_enter(pager->memory);
+	while ((any || !pager_no_room(pager)) && parked_take(&pager->parked, &fault)) {
+		if (!parked_valid(pager, &fault))
+			continue;
+		if (pager_resident(pager) >= pager_read(&pager->limit_pages))
+			pager_count(&pager->count.over_limit, 1);
+		if (pager_resolve(fault.pr, fault.page, fault.minor, evictor->buffer) == -EAGAIN) {
+			/* It will be reported again. */
+			mv_uffd_wake(fault.pr->uffd, pr_hva(fault.pr, fault.page), MV_PAGE_SIZE);
+			break;
+		}
+	}
+	mv_memory_read_leave(pager->memory);
+}
+
+static void clean_store(struct mv_pager *pager)
+{
+	if (pager->store->ops->maintain)
+		while (pager->store->ops->maintain(pager->store) == 1 && may_evict(pager))
+			;
+}
+
+static void set_stuck(struct mv_pager *pager, bool stuck)
+{
+	__atomic_store_n(&pager->stuck, stuck, __ATOMIC_RELEASE);
+}
+
+/*
+ * Evict down to the stop mark. A whole round without success means that everything is in
+ * use: then take what comes. A round of that in vain too, and faults may pass the limit.
+ */
+static void shrink(struct evictor *evictor)
+{
+	struct mv_pager *pager = evictor->pager;
+	uint64_t idle_steps = 0;
+
+	while (above_stop(pager) && may_evict(pager)) {
+		uint64_t round = 2 * all_granules(pager) + 2;
+		unsigned int evicted = step(evictor, idle_steps >= round);
+
+		idle_steps = evicted ? 0 : idle_steps + 1;
+		if (evicted)
+			set_stuck(pager, false);
+		if (idle_steps > 2 * round) {
+			set_stuck(pager, true);
+			break;
+		}
+		drain_parked(evictor, false);
+		clean_store(pager);
+	}
+}
+
+static bool work_to_do(struct mv_pager *pager)
+{
+	return above_start(pager) && may_evict(pager) &&
+	       !__atomic_load_n(&pager->stuck, __ATOMIC_ACQUIRE);
+}
+
+static void sleep_until_kicked(struct mv_pager *pager)
+{
+	const struct timespec tick = { .tv_nsec = TICK_NS };
+	uint32_t seen = __atomic_load_n(&pager->work, __ATOMIC_ACQUIRE);
+
+	__atomic_fetch_add(&pager->idle, 1, __ATOMIC_SEQ_CST);
+	if (!work_to_do(pager) && !parked_any(&pager->parked) &&
+	    !__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE))
+		syscall(SYS_futex, &pager->work, FUTEX_WAIT_PRIVATE, seen, &tick, NULL, 0);
+	__atomic_fetch_sub(&pager->idle, 1, __ATOMIC_SEQ_CST);
+	/* What was stuck may have come loose: a pin gone, room in the store. */
+	set_stuck(pager, false);
+}
+
+void pager_wake_evictors(struct mv_pager *pager)
+{
+	/* Pairs with sleep_until_kicked(): either it sees what there is to do, or we see it. */
+	if (!__atomic_load_n(&pager->idle, __ATOMIC_SEQ_CST))
+		return;
+	__atomic_fetch_add(&pager->work, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &pager->work, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void pager_kick_evictors(struct mv_pager *pager)
+{
+	if (above_start(pager))
+		pager_wake_evictors(pager);
+}
+
+static int open_evictor(struct evictor *evictor, struct mv_pager *pager)
+{
+	size_t scratch = pager->store->ops->scratch_bytes;
+
+	evictor->pager = pager;
+	evictor->scratch = malloc(scratch ? scratch : 1);
+	if (!evictor->scratch)
+		return -ENOMEM;
+	if (posix_memalign(&evictor->buffer, MV_PAGE_SIZE, MV_PAGE_SIZE)) {
+		free(evictor->scratch);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+int mv_pager_evict(struct mv_pager *pager)
+{
+	struct evictor evictor;
+	int error = open_evictor(&evictor, pager);
+
+	if (error)
+		return error;
+	__atomic_fetch_add(&pager->evictors, 1, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE)) {
+		if (work_to_do(pager))
+			shrink(&evictor);
+		drain_parked(&evictor, !may_evict(pager) || pager->stuck);
+		clean_store(pager);
+		if (!work_to_do(pager))
+			sleep_until_kicked(pager);
+	}
+	/* From here faults are not parked any more; those that are go first. */
+	__atomic_fetch_sub(&pager->evictors, 1, __ATOMIC_SEQ_CST);
+	drain_parked(&evictor, true);
+	free(evictor.buffer);
+	free(evictor.scratch);
+	return 0;
+}
