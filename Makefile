@@ -30,6 +30,9 @@ CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c platform_none.c)
 LIB_SRC	:= $(filter-out lib/platform_none.c,$(wildcard lib/*.c lib/*/*.c))
 VM_SRC	:= $(wildcard tools/vm/*.c)
 MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
+# The parts of memvirt that do no input or output: tests link them.
+MEMVIRT_PURE_SRC := $(wildcard tools/memvirt/govern_policy.c tools/memvirt/govern_balloon.c \
+	tools/memvirt/run_qemu.c)
 MEMSTAT_SRC := $(wildcard tools/memstat/*.c)
 PRELOAD_SRC := $(wildcard tools/memvirt/preload/*.c)
 TEST_SUPPORT_SRC := $(wildcard tests/support/*.c)
@@ -98,7 +101,7 @@ $(BUILD)/bin/memvirt: $(call obj,$(MEMVIRT_SRC) $(VM_SRC)) $(LIB_A)
 $(BUILD)/bin/memstat: $(call obj,$(MEMSTAT_SRC) $(VM_SRC)) $(LIB_A)
 $(BUILD)/bin/%:
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS) -lm
 
 # The preload library carries the whole library inside, hidden from the VMM it enters.
 $(PRELOAD): $(call obj,$(PRELOAD_SRC) \
@@ -109,7 +112,8 @@ $(PRELOAD): $(call obj,$(PRELOAD_SRC) \
 		-Wl,--version-script=tools/memvirt/preload/preload.map \
 		-o $@ $(filter-out %.map,$^) $(TOOL_LIBS) $(LIBS) -ldl
 
-$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TEST_SUPPORT_SRC) $(VM_SRC)) $(LIB_A)
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TEST_SUPPORT_SRC) $(VM_SRC) \
+		$(MEMVIRT_PURE_SRC)) $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TOOL_LIBS) $(LIBS) -lm
 

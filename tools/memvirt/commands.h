@@ -10,6 +10,7 @@
  * status.
  */
 int command_run(int argc, char **argv);
+int command_govern(int argc, char **argv);
 
 /**
  * run_as() - what memvirt does under the name memvirt-PROGRAM

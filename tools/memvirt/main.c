@@ -20,6 +20,7 @@ struct command {
 
 static const struct command commands[] = {
 	{ "run", "start a VMM and manage its guest's memory", command_run },
+	{ "govern", "keep the running VMs within a budget of host memory", command_govern },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The governor's output; see govern_report.h.
+ */
+#include "govern_report.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "vm/control_wire.h"
+#include "vm/size.h"
+
+/** struct change - one decision; POLICY_UNLIMITED where there is no limit */
+struct change {
+	const char *vm;
+	const char *what;
+	uint64_t from;
+	uint64_t to;
+	enum policy_why why;
+	bool dry_run;
+};
+
+static const char *size_or_none(uint64_t bytes, char *text)
+{
+	return bytes == POLICY_UNLIMITED ? "none" : size_format(bytes, text);
+}
+
+static void print_text(const struct change *change)
+{
+	char from[SIZE_TEXT], to[SIZE_TEXT], clock[16];
+	time_t now = time(NULL);
+	struct tm tm;
+
+	localtime_r(&now, &tm);
+	strftime(clock, sizeof(clock), "%H:%M:%S", &tm);
+	printf("%s %s: %s %s -> %s%s: %s\n", clock, change->vm, change->what,
+	       size_or_none(change->from, from), size_or_none(change->to, to),
+	       change->dry_run ? " (dry run)" : "", policy_why_text(change->why));
+}
+
+static void print_json(const struct change *change)
+{
+	struct json_object *line = json_object_new_object();
+
+	if (line && !wire_add_u64(line, "format-version", 1) &&
+	    !wire_add_u64(line, "time", (uint64_t)time(NULL)) &&
+	    !wire_add_text(line, "vm", change->vm) && !wire_add_text(line, "what", change->what) &&
+	    !wire_add_u64(line, "from-bytes", change->from) &&
+	    !wire_add_u64(line, "to-bytes", change->to) &&
+	    !wire_add_text(line, "why", policy_why_text(change->why)) &&
+	    !json_object_object_add(line, "dry-run", json_object_new_boolean(change->dry_run)))
+		puts(json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+	json_object_put(line);
+}
+
+static void print_change(const struct change *change, bool json)
+{
+	if (json)
+		print_json(change);
+	else
+		print_text(change);
+}
+
+static void report_limit(struct govern_vm *vm, bool json)
+{
+	const struct policy_vm *policy = &vm->policy;
+	const struct change change = {
+		.vm = vm->found.name,
+		.what = "limit",
+		.from = policy->numbers.limit_bytes,
+		.to = policy->limit_bytes,
+		.why = policy->limit_why,
+		.dry_run = vm->dry_run,
+	};
+
+	/* What could not be set is decided again each time; it is said once. */
+	if (change.to == change.from || (vm->limit_shown && change.to == vm->shown_limit_bytes))
+		return;
+	vm->limit_shown = true;
+	vm->shown_limit_bytes = change.to;
+	print_change(&change, json);
+}
+
+static void report_balloon(struct govern_vm *vm, bool json)
+{
+	const struct policy_vm *policy = &vm->policy;
+	const struct change change = {
+		.vm = vm->found.name,
+		.what = "balloon",
+		.from = policy->numbers.balloon_actual_bytes,
+		.to = policy->balloon_bytes,
+		.why = policy->balloon_why,
+		.dry_run = vm->dry_run,
+	};
+
+	if (change.to == POLICY_UNKNOWN || change.to == vm->shown_balloon_bytes)
+		return;
+	vm->shown_balloon_bytes = change.to;
+	print_change(&change, json);
+}
+
+int govern_report(struct govern_vm *vm, bool json)
+{
+	report_limit(vm, json);
+	report_balloon(vm, json);
+	return fflush(stdout) || ferror(stdout) ? -1 : 0;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A VM as the governor sees it: what was heard from its segment, its control socket and its
+ * QMP socket, and what it is to be told.
+ *
+ * What does not belong here: how much it gets (govern_policy.h), who is governed (govern.c).
+ */
+#ifndef MEMVIRT_GOVERN_VM_H
+#define MEMVIRT_GOVERN_VM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "govern_policy.h"
+#include "vm/find.h"
+#include "vm/qmp.h"
+#include "vm/rpc.h"
+
+/**
+ * enum govern_task - what a VM is asked or told, in the order in which it is
+ */
+enum govern_task {
+	TASK_NONE,
+	/* over the control socket */
+	TASK_INFO,
+	TASK_NOTE,
+	TASK_LIMIT,
+	/* over QMP */
+	TASK_LIST,
+	TASK_LIST_ANON,
+	TASK_POLLING,
+	TASK_BALLOON,
+	TASK_STATS,
+	TASK_TARGET,
+	TASKS,
+};
+
+/**
+ * struct govern_lane - one of a VM's two connections
+ * @rpc:        NULL while not connected
+ * @path:       of the socket; empty where none is known
+ * @task:       under way, or TASK_NONE
+ * @started_ns: when that began
+ * @tried:      connecting failed in this tick
+ * @complained: tasks whose failure was reported, one bit each, and no success since; that of
+ *              TASK_NONE is for the connection
+ */
+struct govern_lane {
+	struct rpc *rpc;
+	char path[RUNDIR_PATH_MAX];
+	enum govern_task task;
+	uint64_t started_ns;
+	bool tried;
+	unsigned int complained;
+};
+
+/**
+ * struct govern_vm - a VM
+ * @due:         tasks to do, one bit each
+ * @device:      QOM path of the balloon device; empty where there is none or not yet found
+ * @restores, @restores_ns: of the last tick, for the rate
+ * @balloon_ns:  when @balloon_actual_bytes was heard; 0 for never
+ * @guest_ns:    when the guest said @guest; 0 for never
+ * @limit_asked_bytes: of the request sent last
+ * @limit_set_bytes, @limit_set_ns: set by us last, and when; 0 for never
+ * @limit_shown, @shown_limit_bytes, @shown_balloon_bytes: decisions printed last
+ */
+struct govern_vm {
+	struct find_vm found;
+	bool seen; /* in this tick's search */
+	struct policy_vm policy;
+
+	struct govern_lane control;
+	struct govern_lane qmp;
+	unsigned int due;
+	bool dry_run;
+	unsigned int polling_s;
+	char device[QMP_PATH_MAX];
+
+	uint64_t restores;
+	uint64_t restores_ns;
+	uint64_t balloon_actual_bytes;
+	uint64_t balloon_ns;
+	struct qmp_guest_stats guest;
+	uint64_t guest_ns;
+	bool guest_news; /* not yet noted */
+	uint64_t limit_asked_bytes;
+	uint64_t limit_set_bytes;
+	uint64_t limit_set_ns;
+	bool limit_shown;
+	uint64_t shown_limit_bytes;
+	uint64_t shown_balloon_bytes;
+};
+
+/**
+ * govern_vm_init() - begin to govern a VM
+ * @found:      where it was found
+ * @qmp_path:   its QMP socket; NULL for the one that its control socket names
+ * @interval_s: between two ticks
+ * @dry_run:    tell it nothing
+ */
+void govern_vm_init(struct govern_vm *vm, const struct find_vm *found, const char *qmp_path,
+		    double interval_s, bool dry_run);
+
+/** govern_vm_drop() - hang up; the VM stays as it is */
+void govern_vm_drop(struct govern_vm *vm);
+
+/** govern_vm_begin_tick() - what is to be asked anew */
+void govern_vm_begin_tick(struct govern_vm *vm);
+
+/**
+ * govern_vm_numbers() - what is known by now, for the policy
+ * @stale_ns: older numbers count as missing
+ */
+void govern_vm_numbers(struct govern_vm *vm, uint64_t stale_ns);
+
+/** govern_vm_tell() - queue what was decided, and what the segment should know */
+void govern_vm_tell(struct govern_vm *vm);
+
+/**
+ * govern_talk() - do what is due with all VMs at once
+ * @vms:      pointers to them
+ * @count:    how many
+ * @deadline: CLOCK_MONOTONIC, nanoseconds; what is not done by then is left for later. Who
+ *            has not answered since an earlier tick is not waited for
+ */
+void govern_talk(struct govern_vm **vms, unsigned int count, uint64_t deadline);
+
+#endif /* MEMVIRT_GOVERN_VM_H */
