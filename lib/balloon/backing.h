@@ -37,11 +37,9 @@ struct pager_region;
  * @abort:   undo @prepare
  * @commit:  unmap the rest
  * @map:     make one unmapped page reachable again and wake whoever waits; 0, -EEXIST where
- *           it is mapped, -ENOENT where it is gone, -EAGAIN: later. @taken_over: an
- *           evictor may still be reading the alias, which must stay as it is
+ *           it is mapped, -ENOENT where it is gone, -EAGAIN: later
  * @drop:    give the host's pages of unmapped pages back
- * @sweep:   the eviction of a page was taken over and that has been settled: drop what is
- *           left of it in the alias. The caller owns the page, which is mapped.
+ * @sweep:   drop what the alias may still have of a page that is not, or no more, there
  *
  * A page's operations are called by its owner only (busy bit).
  */
@@ -53,7 +51,7 @@ struct backing_ops {
 	void (*prepare)(struct pager_region *pr, struct mv_batch *batch);
 	void (*abort)(struct pager_region *pr, const struct mv_batch *batch);
 	void (*commit)(struct pager_region *pr, const struct mv_batch *batch);
-	int (*map)(struct pager_region *pr, uint64_t page, bool taken_over);
+	int (*map)(struct pager_region *pr, uint64_t page);
 	void (*drop)(struct pager_region *pr, struct mv_batch *batch);
 	void (*sweep)(struct pager_region *pr, uint64_t page);
 };

@@ -2,9 +2,11 @@
 /*
  * Private anonymous memory, where the kernel has UFFDIO_MOVE (6.8).
  *
- * An unmapped page lies in a staging range of ours, at the same offset. Invariant: the
- * staging range holds a page exactly while the ledger says RESIDENT and UNMAPPED, or while
- * an evictor that lost the page has not yet swept.
+ * An unmapped page lies in a staging range of ours, at the same offset, from which a touch
+ * moves it back. An evictor may be reading it there just then: it takes a fault in the
+ * staging range, gets zeros from the handler, finds that the page is not its own any more,
+ * and sweeps. So: where the ledger says RESIDENT and UNMAPPED, the staging range holds the
+ * page; anything else there is rubbish that an evictor is about to sweep.
  *
  * Two descriptors: the guest's range reports removals, since MADV_DONTNEED discards here
  * and may come as a bare system call; the staging range does not, so that dropping from it
@@ -37,8 +39,8 @@ static int open_uffds(struct mv_pager *pager)
 		close(uffd);
 		return staging;
 	}
-	pager->private_uffd = uffd;
-	pager->staging_uffd = staging;
+	__atomic_store_n(&pager->private_uffd, uffd, __ATOMIC_RELEASE);
+	__atomic_store_n(&pager->staging_uffd, staging, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -146,7 +148,7 @@ static void private_prepare(struct pager_region *pr, struct mv_batch *batch)
 		move_out(pr, batch, bit, count);
 }
 
-static int move_back(struct pager_region *pr, uint64_t page)
+static int private_map(struct pager_region *pr, uint64_t page)
 {
 	int64_t moved = mv_uffd_move(pr->uffd, pr_hva(pr, page), pr_alias(pr, page), MV_PAGE_SIZE);
 
@@ -157,21 +159,13 @@ static void private_abort(struct pager_region *pr, const struct mv_batch *batch)
 {
 	mv_batch_for_each_page(batch, bit) {
 		/* EAGAIN lasts until the handler has read an event; the page must go back. */
-		while (move_back(pr, batch->first_page + bit) == -EAGAIN)
+		while (private_map(pr, batch->first_page + bit) == -EAGAIN)
 			;
 	}
 }
 
 static void private_commit(struct pager_region *pr, const struct mv_batch *batch)
 {
-}
-
-static int private_map(struct pager_region *pr, uint64_t page, bool taken_over)
-{
-	/* An evictor that reads the staging page must keep finding it: copy, let it sweep. */
-	if (taken_over)
-		return mv_uffd_copy(pr->uffd, pr_hva(pr, page), pr_alias(pr, page));
-	return move_back(pr, page);
 }
 
 static void drop_staging(struct pager_region *pr, uint64_t page, uint64_t count)

@@ -28,7 +28,7 @@ static int open_uffd(struct mv_pager *pager)
 
 		if (uffd < 0)
 			return uffd;
-		pager->shared_uffd = uffd;
+		__atomic_store_n(&pager->shared_uffd, uffd, __ATOMIC_RELEASE);
 	}
 	return 0;
 }
@@ -104,7 +104,7 @@ static void shared_commit(struct pager_region *pr, const struct mv_batch *batch)
 			MADV_DONTNEED);
 }
 
-static int shared_map(struct pager_region *pr, uint64_t page, bool taken_over)
+static int shared_map(struct pager_region *pr, uint64_t page)
 {
 	return mv_uffd_continue(pr->uffd, pr_hva(pr, page));
 }
@@ -126,7 +126,7 @@ static void shared_drop(struct pager_region *pr, struct mv_batch *batch)
 	}
 }
 
-/* What was taken over stayed in the file. */
+/* The alias is the file itself. */
 static void shared_sweep(struct pager_region *pr, uint64_t page)
 {
 }

@@ -234,8 +234,7 @@ static void remove_page(struct pager_region *pr, uint64_t page)
 		pr_end(pr, page, MV_PAGE_POISONED, 0, 0);
 		return;
 	}
-	/* What an evictor still reads it sweeps itself. */
-	if ((word & MV_WORD_UNMAPPED) && !(word & MV_WORD_COPYING))
+	if (word & MV_WORD_UNMAPPED)
 		pr->backing->sweep(pr, page);
 	end_discarded(pr, page, word);
 }

@@ -20,7 +20,8 @@
 #include "pager_internal.h"
 #include "uffd.h"
 
-#define MESSAGES 16 /* read at once; faults resolve one by one, so more gains nothing */
+#define MESSAGES    16 /* read at once; faults resolve one by one, so more gains nothing */
+#define HANDLER_FDS 4
 
 /* --- one page ------------------------------------------------------------------------- */
 
@@ -128,7 +129,7 @@ static int remap(struct pager_region *pr, uint64_t page, uint32_t word, bool min
 
 	if (!(word & MV_WORD_UNMAPPED))
 		return fill_zero(pr, page, word, minor);
-	error = pr->backing->map(pr, page, taken_over);
+	error = pr->backing->map(pr, page);
 	if (error == -ENOENT) /* dropped behind our back: the VMM's own discard */
 		return fill_zero(pr, page, word, false);
 	if (error && error != -EEXIST) {
@@ -293,12 +294,22 @@ bool parked_valid(struct mv_pager *pager, const struct parked_fault *fault)
 	return false;
 }
 
-bool pager_no_room(struct mv_pager *pager)
+static bool at_limit(struct mv_pager *pager)
 {
-	return pager_resident(pager) >= pager_read(&pager->limit_pages) &&
-	       __atomic_load_n(&pager->evictors, __ATOMIC_RELAXED) &&
+	return pager_resident(pager) >= pager_read(&pager->limit_pages);
+}
+
+/* Whether there is an evictor who could make room. */
+static bool may_park(struct mv_pager *pager)
+{
+	return __atomic_load_n(&pager->evictors, __ATOMIC_RELAXED) &&
 	       !__atomic_load_n(&pager->stuck, __ATOMIC_RELAXED) &&
 	       !__atomic_load_n(&pager->holds, __ATOMIC_RELAXED);
+}
+
+bool pager_no_room(struct mv_pager *pager)
+{
+	return at_limit(pager) && may_park(pager);
 }
 
 /* --- the thread ----------------------------------------------------------------------- */
@@ -330,9 +341,12 @@ static void handle_one(struct handler *handler, const struct parked_fault *fault
 	struct mv_pager *pager = handler->pager;
 	uint32_t word = mv_page_load(&fault->pr->region->words[fault->page]);
 
-	if (needs_room(word) && pager_no_room(pager) && parked_put(&pager->parked, fault)) {
-		pager_wake_evictors(pager);
-		return;
+	if (needs_room(word) && at_limit(pager)) {
+		if (may_park(pager) && parked_put(&pager->parked, fault)) {
+			pager_wake_evictors(pager);
+			return;
+		}
+		pager_count(&pager->count.over_limit, 1);
 	}
 	if (pager_resolve(fault->pr, fault->page, fault->minor, handler->buffer) == -EAGAIN)
 		keep_for_retry(handler, fault);
@@ -367,23 +381,31 @@ static void retry_all(struct handler *handler)
 	}
 }
 
-/* Return: whether something was read. */
-static bool drain(struct handler *handler, int uffd)
+/* An evictor reads a staging page that has been moved back: see backing_private.c. */
+static void handle_staging_fault(struct handler *handler, const struct uffd_msg *message)
+{
+	uint64_t at = message->arg.pagefault.address & ~(MV_PAGE_SIZE - 1);
+
+	mv_uffd_zero(handler->pager->staging_uffd, (void *)(uintptr_t)at);
+}
+
+static void handle_message(struct handler *handler, int uffd, const struct uffd_msg *message)
+{
+	if (uffd == handler->pager->staging_uffd)
+		handle_staging_fault(handler, message);
+	else if (message->event == UFFD_EVENT_PAGEFAULT)
+		handle_fault(handler, message);
+	else if (message->event == UFFD_EVENT_REMOVE)
+		pager_removed(handler->pager, message->arg.remove.start,
+			      message->arg.remove.end);
+}
+
+static void drain(struct handler *handler, int uffd)
 {
 	ssize_t got = read(uffd, handler->messages, sizeof(handler->messages));
 
-	if (got <= 0)
-		return false;
-	for (size_t i = 0; i < (size_t)got / sizeof(handler->messages[0]); i++) {
-		const struct uffd_msg *message = &handler->messages[i];
-
-		if (message->event == UFFD_EVENT_PAGEFAULT)
-			handle_fault(handler, message);
-		else if (message->event == UFFD_EVENT_REMOVE)
-			pager_removed(handler->pager, message->arg.remove.start,
-				      message->arg.remove.end);
-	}
-	return true;
+	for (ssize_t i = 0; i < got / (ssize_t)sizeof(handler->messages[0]); i++)
+		handle_message(handler, uffd, &handler->messages[i]);
 }
 
 static void one_round(struct handler *handler, const struct pollfd *fds)
@@ -394,7 +416,7 @@ static void one_round(struct handler *handler, const struct pollfd *fds)
 	if (fds[0].revents && read(fds[0].fd, &rung, sizeof(rung)) < 0 && errno != EAGAIN)
 		return;
 	mv_memory_read_enter(memory);
-	for (int i = 1; i < 3; i++)
+	for (int i = 1; i < HANDLER_FDS; i++)
 		if (fds[i].revents)
 			drain(handler, fds[i].fd);
 	if (handler->retries)
@@ -413,14 +435,14 @@ static int handle_until_stopped(struct handler *handler)
 	struct mv_pager *pager = handler->pager;
 
 	while (!__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE)) {
-		struct pollfd fds[3] = {
-			{ .fd = pager->doorbell, .events = POLLIN },
-			{ .fd = __atomic_load_n(&pager->shared_uffd, __ATOMIC_ACQUIRE),
-			  .events = POLLIN },
-			{ .fd = __atomic_load_n(&pager->private_uffd, __ATOMIC_ACQUIRE),
-			  .events = POLLIN },
+		/* Negative descriptors, of memory that there is none of, poll() passes over. */
+		struct pollfd fds[HANDLER_FDS] = {
+			{ pager->doorbell, POLLIN, 0 },
+			{ __atomic_load_n(&pager->shared_uffd, __ATOMIC_ACQUIRE), POLLIN, 0 },
+			{ __atomic_load_n(&pager->private_uffd, __ATOMIC_ACQUIRE), POLLIN, 0 },
+			{ __atomic_load_n(&pager->staging_uffd, __ATOMIC_ACQUIRE), POLLIN, 0 },
 		};
-		if (poll(fds, 3, wait_time(handler)) < 0 && errno != EINTR)
+		if (poll(fds, HANDLER_FDS, wait_time(handler)) < 0 && errno != EINTR)
 			return -errno;
 		one_round(handler, fds);
 	}

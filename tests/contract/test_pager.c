@@ -564,7 +564,7 @@ static void test_full_store_keeps_pages_resident(void **state)
 	__atomic_store_n(&rig.store.put_error, -ENOSPC, __ATOMIC_RELEASE);
 	rig_fill(&rig);
 	assert_int_equal(rig_check(&rig), 0);
-	assert_true(rig_stats(&rig).store_full > 0);
+	rig_wait(rig_stats(&rig).store_full > 0);
 	assert_int_equal(rig_stats(&rig).evictions, 0);
 	__atomic_store_n(&rig.store.put_error, 0, __ATOMIC_RELEASE);
 	rig_wait(rig_resident(&rig) <= MIB);
