@@ -40,25 +40,32 @@ uint32_t mv_region_end(struct mv_region *region, uint64_t page, enum mv_page_sta
 
 /* --- pins -------------------------------------------------------------------------------- */
 
-static void unpin_pages(struct mv_region *region, uint64_t first_page, uint64_t last_page)
+/*
+ * Neither the region nor its words may be looked at once the last pin is gone: nothing else
+ * may keep them.
+ */
+static void unpin_words(struct mv_memory *memory, uint32_t *words, uint64_t count)
 {
-	for (uint64_t page = first_page; page <= last_page; page++)
-		if (mv_page_unpin(&region->words[page]))
-			count_sub(&region->memory->pinned);
+	while (count--)
+		if (mv_page_unpin(words++))
+			count_sub(&memory->pinned);
 }
 
 static int pin_pages(struct mv_region *region, uint64_t first_page, uint64_t last_page)
 {
-	for (uint64_t page = first_page; page <= last_page; page++) {
+	struct mv_memory *memory = region->memory;
+	uint32_t *words = &region->words[first_page];
+	uint64_t count = last_page - first_page + 1;
+
+	for (uint64_t i = 0; i < count; i++) {
 		bool first;
 
-		if (!mv_page_pin(&region->memory->platform, &region->words[page], &first)) {
-			if (page > first_page)
-				unpin_pages(region, first_page, page - 1);
+		if (!mv_page_pin(&memory->platform, &words[i], &first)) {
+			unpin_words(memory, words, i);
 			return -EOVERFLOW;
 		}
 		if (first)
-			count_add(&region->memory->pinned);
+			count_add(&memory->pinned);
 	}
 	return 0;
 }
@@ -107,7 +114,8 @@ void mv_memory_unpin(struct mv_memory *memory, uint64_t first_gpa, uint64_t last
 
 		/* Step first: a region without its pins may go at any moment. */
 		more = mv_pages_next(&pages);
-		unpin_pages(part.region, part.first_page, part.last_page);
+		unpin_words(memory, &part.region->words[part.first_page],
+			    part.last_page - part.first_page + 1);
 	}
 }
 

@@ -189,11 +189,12 @@ void mv_batch_wake(const struct mv_batch *batch);
  * have ended. Several may run at once, on different pages, and "odd while one runs" would
  * then be even while two do.
  *
- * A grant samples, resolves, installs, and does it again where mv_granule_changed() says
- * that a revoke ran at the sample or came between. It asks while nothing can undo the
- * install unseen: under the lock that the view's commit_revoke takes, or, without a lock,
- * after an install by a sequentially consistent compare-exchange, undoing it where the
- * answer is yes.
+ * A grant samples, resolves, and then either, under the lock that the view's commit_revoke
+ * takes, installs where mv_granule_changed() says that no revoke ran at the sample or came
+ * since; or, without a lock, installs an entry that nobody can use yet, asks, and makes it a
+ * real one by a compare-exchange, all sequentially consistent, as is what commit_revoke does
+ * to the entry: then either the grant sees the revoke or the revoke sees the entry. (Asking
+ * after the real entry is in place would let a processor use it until it is undone.)
  *
  * mv_batch_revoke() raises the sequence before the first prepare and lowers it after the last
  * flush. From then on nothing resolves to the pages if a view of MV_VIEW_RANK_PROCESS is

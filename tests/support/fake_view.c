@@ -21,8 +21,8 @@ static uint8_t *stage_of(struct fake_view *fake, const struct mv_batch *batch, u
 
 	insist((word & (MV_WORD_BUSY | MV_WORD_COPYING)) == MV_WORD_BUSY);
 	insist(batch->first_page % MV_GRANULE_PAGES == 0);
-	insist(batch->first_page + bit < fake->pages);
-	return &fake->stages[batch->first_page + bit];
+	insist(fake_view_page(batch, bit) < fake->pages);
+	return &fake->stages[fake_view_page(batch, bit)];
 }
 
 static void set_stage(uint8_t *stage, enum fake_stage value)
@@ -54,7 +54,7 @@ static void fake_prepare(struct mv_view *view, struct mv_batch *batch)
 		uint8_t *stage = stage_of(fake, batch, bit);
 
 		insist(*stage == FAKE_REVOKED || *stage == FAKE_REACHED);
-		if (__atomic_load_n(&fake->refuse[batch->first_page + bit], __ATOMIC_RELAXED))
+		if (__atomic_load_n(&fake->refuse[fake_view_page(batch, bit)], __ATOMIC_RELAXED))
 			mv_batch_take(batch, bit);
 		else
 			set_stage(stage, *stage == FAKE_REACHED ? FAKE_PREPARED

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A view for tests: it reaches the pages of one region, refuses those that it is told to,
+ * A view for tests: it reaches guest pages from address 0, refuses those that it is told to,
  * and insists that a transaction keeps its promises: pages busy, prepare before commit,
  * commit before flush, abort only of what was prepared.
  */
@@ -31,7 +31,7 @@ enum fake_stage {
 /**
  * struct fake_view - a view
  * @view:     to be attached
- * @pages:    of the region
+ * @pages:    that it knows, by their guest-physical number
  * @stages:   enum fake_stage of each page; changed only by whoever has the page busy
  * @refuse:   not 0 for a page that is not given up; atomic
  * @error:    what a grant returns
@@ -50,6 +50,15 @@ struct fake_view {
 
 void fake_view_init(struct fake_view *fake, enum mv_view_rank rank, uint64_t pages);
 void fake_view_finish(struct fake_view *fake);
+
+/* The guest-physical number of a batch's page. */
+static inline uint64_t fake_view_page(const struct mv_batch *batch, unsigned int bit)
+{
+	uint64_t gpa;
+
+	mv_batch_region_span(batch, NULL, &gpa);
+	return (gpa >> MV_PAGE_SHIFT) + bit;
+}
 
 static inline enum fake_stage fake_view_stage(const struct fake_view *fake, uint64_t page)
 {
