@@ -102,3 +102,22 @@ const char *size_format(uint64_t bytes, char *text)
 		snprintf(text, SIZE_TEXT, "%.1f %s", value, units[unit]);
 	return text;
 }
+
+const char *size_format_short(uint64_t amount, unsigned int base, char *text)
+{
+	static const char *const units[] = { "", "K", "M", "G", "T", "P", "E" };
+	double value = (double)amount;
+	unsigned int unit = 0;
+
+	if (amount == UINT64_MAX) {
+		snprintf(text, SIZE_TEXT, "-");
+		return text;
+	}
+	while (value >= base - 0.5 && unit < sizeof(units) / sizeof(units[0]) - 1) {
+		value /= base;
+		unit++;
+	}
+	snprintf(text, SIZE_TEXT, unit == 0 || value >= 99.95 ? "%.0f%s" : "%.1f%s", value,
+		 units[unit]);
+	return text;
+}

@@ -29,4 +29,15 @@ int size_parse(const char *text, uint64_t *bytes);
  */
 const char *size_format(uint64_t bytes, char *text);
 
+/**
+ * size_format_short() - a size or a count for a narrow column: at most 5 characters, "512M",
+ * "1.5G", "0"
+ * @amount: UINT64_MAX gives "-"
+ * @base:   1024 for sizes, 1000 for counts
+ * @text:   SIZE_TEXT bytes
+ *
+ * Return: @text.
+ */
+const char *size_format_short(uint64_t amount, unsigned int base, char *text);
+
 #endif /* VM_SIZE_H */

@@ -60,3 +60,10 @@ uint64_t stat_group_time(const struct mv_stats *stats, enum stat_group group)
 	}
 	return stats->pager_time;
 }
+
+const char *stat_hold_name(unsigned int bit)
+{
+	static const char *const names[] = { "caller", "dma", "shared", "foreign", "kernel" };
+
+	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : "unknown";
+}

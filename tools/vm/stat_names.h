@@ -43,4 +43,7 @@ static inline uint64_t stat_value(const struct mv_stats *stats, const struct sta
 /** stat_group_time() - when the numbers of a group were taken; MV_STATS_UNKNOWN for never */
 uint64_t stat_group_time(const struct mv_stats *stats, enum stat_group group);
 
+/** stat_hold_name() - why nothing is evicted, in a word; @bit of enum mv_pager_hold */
+const char *stat_hold_name(unsigned int bit);
+
 #endif /* VM_STAT_NAMES_H */
