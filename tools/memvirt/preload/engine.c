@@ -88,15 +88,16 @@ static const char *probe_error(int error)
 	return strerror(-error);
 }
 
-/* Keys are pages. Memory may be plugged in later: eight times what the host has is plenty. */
+/*
+ * Keys are pages, and cost the store half a byte each. A VM may be larger than its host;
+ * memory may be plugged in later.
+ */
 static uint64_t store_keys(void)
 {
 	long pages = sysconf(_SC_PHYS_PAGES);
-	uint64_t keys = 1ULL << 24;
+	uint64_t least = 1ULL << 22;
 
-	while (pages > 0 && keys < (uint64_t)pages * 8)
-		keys <<= 1;
-	return keys;
+	return pages > 0 && (uint64_t)pages * 2 > least ? (uint64_t)pages * 2 : least;
 }
 
 static int create_store(const struct mv_platform *platform, uint64_t keys,
