@@ -539,7 +539,7 @@ void pager_wake_evictors(struct mv_pager *pager)
 
 void pager_kick_evictors(struct mv_pager *pager)
 {
-	if (above_start(pager))
+	if (work_to_do(pager))
 		pager_wake_evictors(pager);
 }
 
