@@ -40,6 +40,7 @@ TEST_SRC := $(wildcard $(patsubst %,tests/%/*.c,unit model contract faults races
 BENCH_SUPPORT_SRC := $(wildcard bench/support/*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 EXAMPLE_SRC := $(wildcard examples/*.c)
+MAN	:= $(wildcard docs/man/*.1)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 bin = $(patsubst %.c,$(BUILD)/%,$(1))
@@ -180,7 +181,7 @@ install: all  ## DESTDIR, PREFIX, LIBDIR
 	install -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig/
 	install -m 755 $(PRELOAD) $(DESTDIR)$(LIBDIR)/memvirt/
 	install -m 755 $(filter $(BUILD)/bin/%,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(wildcard docs/man/*.1) $(DESTDIR)$(PREFIX)/share/man/man1/
+	$(if $(MAN),install -m 644 $(MAN) $(DESTDIR)$(PREFIX)/share/man/man1/)
 
 clean:  ## remove what was built
 	rm -rf $(BUILD)
