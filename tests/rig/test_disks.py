@@ -13,7 +13,7 @@ from harness import paths, tap
 from harness.control import RunDir
 from harness.vm import MIB, Vm
 
-MEMORY, LIMIT, ARENA, DISK = 192, 72, 96, 32
+MEMORY, LIMIT, ARENA, DISK = 224, 88, 104, 32
 SCRIPT = f"""
 diskcheck device=/dev/vda mib={DISK} arena={ARENA} seconds=12 workers=2
 echo "rig: diskcheck ended with status $?"

@@ -14,11 +14,11 @@ from harness.deadline import wait_for
 from harness.outside import RamMeter
 from harness.vm import MIB, Vm
 
-MEMORY = 192
-LIMIT = 88
+MEMORY = 256
+LIMIT = 104
 
 
-def workload_script(seconds=6, then="sleep 600", mib=112):
+def workload_script(seconds=6, then="sleep 600", mib=144):
     return f"""
     workload mib={mib} hot=16 seconds={seconds} cold=4000 seed=5
     echo "rig: workload ended with status $?"
@@ -176,8 +176,8 @@ def test_hotplug():
     until [ -e /sys/devices/system/memory/auto_online_blocks ]; do sleep 1; done
     echo online >/sys/devices/system/memory/auto_online_blocks
     echo "rig: ready $(awk '/^MemTotal/{print $2}' /proc/meminfo)"
-    until [ "$(awk '/^MemTotal/{print $2}' /proc/meminfo)" -gt 230000 ]; do sleep 0.2; done
-    """ + workload_script(mib=200)
+    until [ "$(awk '/^MemTotal/{print $2}' /proc/meminfo)" -gt 260000 ]; do sleep 0.2; done
+    """ + workload_script(mib=190)
     with RunDir() as run_dir, \
             Vm("plug", script, memory=MEMORY, env=run_dir.env, managed=["--limit", "96M"],
                memory_slots=f"{MEMORY},slots=2,maxmem=1G") as vm:

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_PAGE = 4096
-_HEAD = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ \S+ (\d+) *(.*)$")
+_HEAD = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ \S+ (\d+)")
 
 
 @dataclass
@@ -19,8 +18,8 @@ class Mapping:
     """One line of /proc/PID/smaps with the numbers below it, in bytes."""
     size: int
     inode: int
-    name: str
     fields: dict
+    flags: list
 
 
 def mappings(pid):
@@ -30,11 +29,13 @@ def mappings(pid):
         if head:
             if current:
                 yield current
-            first, end, inode, name = head.groups()
-            current = Mapping(int(end, 16) - int(first, 16), int(inode), name, {})
+            first, end, inode = head.groups()
+            current = Mapping(int(end, 16) - int(first, 16), int(inode), {}, [])
         elif line.endswith(" kB"):
             field, value = line.split(":")
             current.fields[field] = int(value.split()[0]) * 1024
+        elif line.startswith("VmFlags:"):
+            current.flags = line.split()[1:]
     if current:
         yield current
 
@@ -63,10 +64,15 @@ class RamMeter:
     def bytes(self):
         if self.fd is not None:
             return os.fstat(self.fd).st_blocks * 512
-        for mapping in mappings(self.pid):
-            if mapping.size >= self.size and mapping.inode == 0:
-                return mapping.fields["Anonymous"]
-        return None
+        return self._private_bytes()
+
+    def _private_bytes(self):
+        """Under a limit, guest RAM is what userfaultfd watches ("um"); else it is known by
+        its size."""
+        private = [mapping for mapping in mappings(self.pid) if mapping.inode == 0]
+        found = [mapping for mapping in private if "um" in mapping.flags] or \
+                [mapping for mapping in private if mapping.size == self.size]
+        return sum(mapping.fields["Anonymous"] for mapping in found) if found else None
 
     def close(self):
         if self.fd is not None:
