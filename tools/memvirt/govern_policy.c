@@ -21,28 +21,51 @@
 /* Of the budget; resident memory lags its limit a little, and stores grow meanwhile. */
 #define HEADROOM 0.05
 
-/* What a handler of faults can bring into one guest, with room; bounds its growth. */
-#define GROWTH_PER_S (256 * MIB)
-#define GROWTH_TICKS 2
+/*
+ * What limits aim at, of what is usable. They are left alone in between, so that each small
+ * change of the numbers does not push them down and let them up again.
+ */
+#define AIM 0.985
 
-/* The ratio assumed of content that was never stored, and how much of it is mixed in. */
-#define RATIO_PRIOR	0.5
-#define RATIO_PRIOR_FOR (64 * MIB)
+/*
+ * How fast a guest is expected to populate memory until the tick after next: as fast as it
+ * did, which is forgotten slowly. At first as fast as faults can be handled; never so slowly
+ * that a sudden start is a surprise.
+ */
+#define GROWTH_MAX_PER_S (256 * MIB)
+#define GROWTH_MIN_PER_S (48 * MIB)
+#define GROWTH_FORGOTTEN 0.07 /* in a second */
+#define GROWTH_TICKS	 2
+#define GROWTH_STEP	 (16 * MIB)
+
+/*
+ * The ratio assumed of content that was never stored, and how fast it comes to what is
+ * measured: faster up, for caution, and slower the less is stored. Where nothing is, what was
+ * measured once is remembered.
+ */
+#define RATIO_FIRST	0.5
 #define RATIO_MAX	0.98
+#define RATIO_RISES	0.5
+#define RATIO_FALLS	0.1
+#define RATIO_HALF_SURE (64 * MIB)
 
-/* A page restored in a second is worth this many seconds' worth of them. */
-#define RESTORE_WEIGHT_S 5
+/*
+ * What is restored in so many seconds is missing; up to once what is resident. How many
+ * restores more memory would save is not known, so more weight makes limits swing.
+ */
+#define RESTORE_WEIGHT_S 2
 
-/* Of what is new in the demand; the rest is remembered. */
-#define DEMAND_NEW 0.3
+/* How much of a new demand counts at once; the rest is remembered. */
+#define DEMAND_RISES 0.3
+#define DEMAND_FALLS 0.1
 
 /* How far a limit is lowered in a second where nothing forces it. */
 #define SHRINK_PER_S	 0.10
 #define SHRINK_MIN_PER_S (16 * MIB)
 
 /* Changes of a limit below this are not worth the trouble. */
-#define DEAD_BAND     0.02
-#define DEAD_BAND_MIN (2 * MIB)
+#define DEAD_BAND     0.04
+#define DEAD_BAND_MIN (4 * MIB)
 
 /* Limits come back once everything takes more than this part of what is usable. */
 #define AMPLE_ENTER 0.95
@@ -59,6 +82,8 @@ void policy_init(struct policy *policy, const struct policy_config *config)
 void policy_vm_init(struct policy_vm *vm)
 {
 	*vm = (struct policy_vm){
+		.ratio = RATIO_FIRST,
+		.growth_per_s = GROWTH_MAX_PER_S,
 		.reserved_bytes = POLICY_UNKNOWN,
 		.last_actual = POLICY_UNKNOWN,
 		.target_bytes = POLICY_UNKNOWN,
@@ -108,26 +133,44 @@ static double most(const struct policy_numbers *n)
 		       : fmin(configured, (double)n->balloon_actual_bytes);
 }
 
-static double potential(const struct policy *policy, const struct policy_numbers *n)
+static void update_growth(const struct policy *policy, struct policy_vm *vm)
 {
-	double growth = GROWTH_PER_S * GROWTH_TICKS * interval_s(policy);
-	double now;
+	double now = populated(&vm->numbers);
+	double seconds = interval_s(policy);
+
+	vm->growth_per_s *= pow(1 - GROWTH_FORGOTTEN, seconds);
+	if (vm->populated > 0)
+		vm->growth_per_s = fmax(vm->growth_per_s, (now - vm->populated) / seconds);
+	vm->growth_per_s = fmin(fmax(vm->growth_per_s, GROWTH_MIN_PER_S), GROWTH_MAX_PER_S);
+	vm->populated = now;
+}
+
+static double potential(const struct policy *policy, const struct policy_vm *vm)
+{
+	const struct policy_numbers *n = &vm->numbers;
+	double soon;
 
 	if (!is_managed(n))
 		return most(n);
 	/* In steps, so that a limit does not follow each page. */
-	now = populated(n);
-	return fmax(now, fmin(most(n), ceil((now + growth) / (64 * MIB)) * 64 * MIB));
+	soon = vm->populated + vm->growth_per_s * GROWTH_TICKS * interval_s(policy);
+	soon = ceil(soon / GROWTH_STEP) * GROWTH_STEP;
+	return fmax(vm->populated, fmin(most(n), soon));
 }
 
 /* Same-filled pages and the store's waste are in it, as what is measured is its memory. */
-static double store_ratio(const struct policy_numbers *n)
+static void update_ratio(struct policy_vm *vm)
 {
-	double bytes = or_zero(n->stored_pages) * PAGE;
-	double ratio = (or_zero(n->store_memory_bytes) + RATIO_PRIOR * RATIO_PRIOR_FOR) /
-		       (bytes + RATIO_PRIOR_FOR);
+	double bytes = or_zero(vm->numbers.stored_pages) * PAGE;
+	double memory = or_zero(vm->numbers.store_memory_bytes);
+	double sure = bytes / (bytes + RATIO_HALF_SURE);
+	double change = bytes > 0 ? fmin(memory / bytes, RATIO_MAX) - vm->ratio : 0;
 
-	return fmin(ratio, RATIO_MAX);
+	if (vm->numbers.pager_fresh)
+		vm->ratio += change * sure * (change > 0 ? RATIO_RISES : RATIO_FALLS);
+	vm->overhead = or_zero(vm->numbers.overhead_bytes);
+	/* What the store takes beyond that it takes all the same. */
+	vm->overhead += fmax(memory - vm->ratio * bytes, 0);
 }
 
 /* A VM whose limit stays counts with all that it may come to. */
@@ -147,10 +190,11 @@ static void take_stock(const struct policy *policy, struct policy_vm *vm)
 {
 	const struct policy_numbers *n = &vm->numbers;
 
-	vm->potential = potential(policy, n);
+	if (is_managed(n))
+		update_growth(policy, vm);
+	vm->potential = potential(policy, vm);
 	vm->resident = is_managed(n) ? fmin((double)n->resident_bytes, vm->potential) : 0;
-	vm->ratio = store_ratio(n);
-	vm->overhead = or_zero(n->overhead_bytes);
+	update_ratio(vm);
 	vm->floor = fmin((double)policy->config.floor_bytes, or_zero(n->configured_bytes));
 	vm->floor = fmax(vm->floor, POLICY_FLOOR_MIN);
 	vm->potential = fmax(vm->potential, vm->floor);
@@ -170,14 +214,17 @@ static void take_stock(const struct policy *policy, struct policy_vm *vm)
  */
 static void update_demand(struct policy_vm *vm)
 {
+	double missing = or_zero(vm->numbers.restores_per_s) * PAGE * RESTORE_WEIGHT_S;
+	double demand = vm->resident + fmin(missing, vm->resident);
 	double guest = balloon_guest_wants(vm);
-	double demand = vm->resident +
-			or_zero(vm->numbers.restores_per_s) * PAGE * RESTORE_WEIGHT_S;
 
 	if (guest > 0)
 		demand = (demand + guest) / 2;
 	demand = fmin(fmax(demand, vm->floor), vm->potential);
-	vm->demand = vm->demand > 0 ? vm->demand + DEMAND_NEW * (demand - vm->demand) : demand;
+	if (vm->demand > 0)
+		demand = vm->demand + (demand - vm->demand) *
+					      (demand > vm->demand ? DEMAND_RISES : DEMAND_FALLS);
+	vm->demand = demand;
 }
 
 /* --- the targets -------------------------------------------------------------------------- */
@@ -194,18 +241,18 @@ static double total_at(const struct policy_vm *vms, unsigned int count, limit_at
 	return total;
 }
 
-/* The highest point of the scale from 0 to @top that can be afforded; 0 where none can. */
-static double highest(const struct policy *policy, const struct policy_vm *vms,
-		      unsigned int count, limit_at limit, double top)
+/* The highest point of the scale from 0 to @top that takes @budget; 0 where none does. */
+static double highest(const struct policy_vm *vms, unsigned int count, limit_at limit, double top,
+		      double budget)
 {
 	double low = 0;
 
-	if (total_at(vms, count, limit, top) <= policy->usable_bytes)
+	if (total_at(vms, count, limit, top) <= budget)
 		return top;
 	for (int i = 0; i < BISECTIONS; i++) {
 		double middle = (low + top) / 2;
 
-		if (total_at(vms, count, limit, middle) <= policy->usable_bytes)
+		if (total_at(vms, count, limit, middle) <= budget)
 			low = middle;
 		else
 			top = middle;
@@ -228,7 +275,7 @@ static void set_targets(struct policy *policy, struct policy_vm *vms, unsigned i
 			top = fmax(top, vms[i].potential / vms[i].demand);
 	policy->too_small = total_at(vms, count, in_proportion, 0) > policy->usable_bytes;
 
-	double factor = highest(policy, vms, count, in_proportion, top);
+	double factor = highest(vms, count, in_proportion, top, policy->usable_bytes * AIM);
 	for (unsigned int i = 0; i < count; i++) {
 		double target = in_proportion(&vms[i], factor);
 
@@ -248,6 +295,17 @@ static double base(const struct policy_vm *vm)
 	return fmax(vm->old, vm->floor);
 }
 
+static double next_limit(const struct policy_vm *vm, double unused)
+{
+	return vm->next;
+}
+
+/* What is resident counts until it has been evicted. */
+static double next_or_resident(const struct policy_vm *vm, double unused)
+{
+	return fmax(vm->next, fmin(vm->resident, vm->old));
+}
+
 /* From the target to where it may shrink gently. Growers stay. */
 static double while_shrinking(const struct policy_vm *vm, double at)
 {
@@ -258,7 +316,7 @@ static double while_shrinking(const struct policy_vm *vm, double at)
 static double while_growing(const struct policy_vm *vm, double at)
 {
 	if (shrinks(vm))
-		return fmax(vm->next, fmin(vm->resident, vm->old));
+		return next_or_resident(vm, at);
 	return base(vm) + at * (fmax(vm->target, base(vm)) - base(vm));
 }
 
@@ -272,15 +330,17 @@ static double gently(const struct policy *policy, const struct policy_vm *vm)
 
 static void move(struct policy *policy, struct policy_vm *vms, unsigned int count)
 {
-	double at;
+	double aim = policy->usable_bytes * AIM;
+	double at = 1;
 
 	for (unsigned int i = 0; i < count; i++)
 		vms[i].next = gently(policy, &vms[i]);
-	at = highest(policy, vms, count, while_shrinking, 1);
+	if (total_at(vms, count, while_shrinking, 1) > policy->usable_bytes)
+		at = highest(vms, count, while_shrinking, 1, aim);
 	for (unsigned int i = 0; i < count; i++)
 		if (shrinks(&vms[i]))
 			vms[i].next = while_shrinking(&vms[i], at);
-	at = highest(policy, vms, count, while_growing, 1);
+	at = highest(vms, count, while_growing, 1, aim);
 	for (unsigned int i = 0; i < count; i++)
 		if (!shrinks(&vms[i]))
 			vms[i].next = while_growing(&vms[i], at);
@@ -296,15 +356,10 @@ static bool is_small_change(const struct policy_vm *vm)
 	       change < fmax(vm->old * DEAD_BAND, DEAD_BAND_MIN);
 }
 
-static double next_limit(const struct policy_vm *vm, double unused)
-{
-	return vm->next;
-}
-
 /* Small steps down are left out while the whole fits without them, small steps up always. */
 static void skip_small_changes(struct policy *policy, struct policy_vm *vms, unsigned int count)
 {
-	double total = total_at(vms, count, next_limit, 0);
+	double total = total_at(vms, count, next_or_resident, 0);
 
 	for (unsigned int i = 0; i < count; i++) {
 		struct policy_vm *vm = &vms[i];
@@ -316,7 +371,7 @@ static void skip_small_changes(struct policy *policy, struct policy_vm *vms, uns
 		vm->next = vm->old;
 		total += more;
 	}
-	policy->planned_bytes = total;
+	policy->planned_bytes = total_at(vms, count, next_limit, 0);
 }
 
 static enum policy_why why_limit(const struct policy *policy, const struct policy_vm *vm)

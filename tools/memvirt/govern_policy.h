@@ -81,7 +81,7 @@ enum policy_why {
  * @balloon_why:   why
  *
  * The rest is the policy's: what it remembers, and what it works with during a tick. A VM
- * begins with all of it 0, by policy_vm_init().
+ * begins with policy_vm_init().
  */
 struct policy_vm {
 	struct policy_numbers numbers;
@@ -92,6 +92,9 @@ struct policy_vm {
 
 	/* Remembered. */
 	double demand;		  /* smoothed; 0 for none yet */
+	double ratio;		  /* host memory for a stored byte */
+	double growth_per_s;	  /* populated at most in a second */
+	double populated;	  /* resident and stored; 0 for unknown */
 	uint64_t reserved_bytes;  /* of what it has, outside the guest's own total */
 	uint64_t last_actual;
 	uint64_t target_bytes;	  /* of the balloon, decided last */
@@ -102,8 +105,7 @@ struct policy_vm {
 	double floor;
 	double potential; /* populated at most until the next ticks */
 	double resident;
-	double ratio; /* host memory for a stored byte */
-	double overhead;
+	double overhead;  /* taken whatever the limit */
 	double old;    /* where its limit counts from */
 	double target; /* what it should have */
 	double next;   /* what it gets now */

@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The governor's policy: what must hold in every state, by chance, and how it behaves over
+ * time, against guests that grow, idle and go silent.
+ */
+#include <math.h>
+
+#include "memvirt/govern_policy.h"
+#include "support/testing.h"
+
+#define MIB	 (1ULL << 20)
+#define GIB	 (1ULL << 30)
+#define SECOND	 1000000000ULL
+#define VMS_MAX	 8
+#define STATES	 200000
+#define HEADROOM 0.95
+
+static const struct policy_numbers nothing_known = {
+	.configured_bytes = POLICY_UNKNOWN,
+	.managed_bytes = POLICY_UNKNOWN,
+	.resident_bytes = POLICY_UNKNOWN,
+	.limit_bytes = POLICY_UNLIMITED,
+	.stored_pages = POLICY_UNKNOWN,
+	.store_memory_bytes = POLICY_UNKNOWN,
+	.overhead_bytes = POLICY_UNKNOWN,
+	.restores_per_s = POLICY_UNKNOWN,
+	.balloon_actual_bytes = POLICY_UNKNOWN,
+	.guest_total_bytes = POLICY_UNKNOWN,
+	.guest_free_bytes = POLICY_UNKNOWN,
+	.guest_available_bytes = POLICY_UNKNOWN,
+	.guest_disk_cache_bytes = POLICY_UNKNOWN,
+};
+
+static struct policy make_policy(uint64_t budget, uint64_t floor)
+{
+	const struct policy_config config = {
+		.budget_bytes = budget, .floor_bytes = floor, .interval_ns = SECOND
+	};
+	struct policy policy;
+
+	policy_init(&policy, &config);
+	return policy;
+}
+
+/* A VM with a limit, some of it stored at a ratio of 0.4, and no balloon. */
+static struct policy_vm make_vm(uint64_t configured, uint64_t limit, uint64_t resident,
+				uint64_t stored)
+{
+	struct policy_vm vm;
+
+	policy_vm_init(&vm);
+	vm.numbers = nothing_known;
+	vm.numbers.pager_fresh = true;
+	vm.numbers.configured_bytes = configured;
+	vm.numbers.managed_bytes = configured;
+	vm.numbers.resident_bytes = resident;
+	vm.numbers.limit_bytes = limit;
+	vm.numbers.stored_pages = stored / 4096;
+	vm.numbers.store_memory_bytes = stored * 2 / 5;
+	vm.numbers.overhead_bytes = MIB;
+	vm.numbers.restores_per_s = 0;
+	return vm;
+}
+
+static void give_guest(struct policy_vm *vm, uint64_t actual, uint64_t total, uint64_t available,
+		       uint64_t free)
+{
+	vm->numbers.guest_fresh = true;
+	vm->numbers.balloon_actual_bytes = actual;
+	vm->numbers.guest_total_bytes = total;
+	vm->numbers.guest_available_bytes = available;
+	vm->numbers.guest_free_bytes = free;
+}
+
+/* --- in every state ----------------------------------------------------------------------- */
+
+static uint64_t known_or_not(struct chance *chance, uint64_t limit)
+{
+	return chance_one_in(chance, 12) ? POLICY_UNKNOWN : chance_below(chance, limit + 1);
+}
+
+static struct policy_vm random_vm(struct chance *chance)
+{
+	uint64_t configured = chance_one_in(chance, 20) ? 4096 * chance_below(chance, 1000)
+							: 64 * MIB + chance_below(chance, 8 * GIB);
+	struct policy_vm vm;
+
+	policy_vm_init(&vm);
+	vm.numbers = nothing_known;
+	vm.numbers.pager_fresh = !chance_one_in(chance, 6);
+	vm.numbers.guest_fresh = !chance_one_in(chance, 3);
+	vm.numbers.held = chance_one_in(chance, 10);
+	vm.numbers.configured_bytes = chance_one_in(chance, 40) ? POLICY_UNKNOWN : configured;
+	vm.numbers.managed_bytes = chance_one_in(chance, 10) ? 0 : configured;
+	vm.numbers.resident_bytes = known_or_not(chance, configured);
+	vm.numbers.limit_bytes = chance_one_in(chance, 5)
+					 ? POLICY_UNLIMITED
+					 : MIB + chance_below(chance, 2 * configured + 1);
+	vm.numbers.stored_pages = known_or_not(chance, configured / 4096);
+	vm.numbers.store_memory_bytes = known_or_not(chance, configured);
+	vm.numbers.overhead_bytes = known_or_not(chance, configured / 100);
+	vm.numbers.restores_per_s = known_or_not(chance, 100000);
+	vm.numbers.balloon_actual_bytes = known_or_not(chance, configured + configured / 8);
+	vm.numbers.guest_total_bytes = known_or_not(chance, configured);
+	vm.numbers.guest_available_bytes = known_or_not(chance, configured);
+	vm.numbers.guest_free_bytes = known_or_not(chance, configured);
+	vm.numbers.guest_disk_cache_bytes = known_or_not(chance, configured);
+	if (chance_one_in(chance, 2))
+		vm.demand = (double)chance_below(chance, configured + 1);
+	return vm;
+}
+
+static void check_balloon(const struct policy_vm *vm)
+{
+	if (vm->balloon_bytes == POLICY_UNKNOWN)
+		return;
+	assert_true(vm->numbers.guest_fresh);
+	assert_true(vm->numbers.balloon_actual_bytes != POLICY_UNKNOWN);
+	assert_true(vm->balloon_bytes <= vm->numbers.configured_bytes);
+	assert_true((double)vm->balloon_bytes >= fmin(vm->floor, (double)vm->numbers.configured_bytes));
+}
+
+static void check_limit(const struct policy_vm *vm)
+{
+	const struct policy_numbers *n = &vm->numbers;
+
+	if (vm->limit_bytes == n->limit_bytes)
+		return;
+	/* Old numbers, or none: the limit stays. */
+	assert_true(n->pager_fresh);
+	assert_false(n->held);
+	if (vm->limit_why == POLICY_AMPLE || vm->limit_why == POLICY_LEARN)
+		return;
+	assert_true(n->resident_bytes != POLICY_UNKNOWN);
+	assert_true(vm->limit_bytes >= POLICY_FLOOR_MIN);
+	assert_true((double)vm->limit_bytes >= vm->floor);
+}
+
+static double planned(const struct policy_vm *vms, unsigned int count)
+{
+	double total = 0;
+
+	for (unsigned int i = 0; i < count; i++)
+		total += policy_cost(&vms[i], (double)vms[i].limit_bytes);
+	return total;
+}
+
+/* Within the budget, unless the floors alone are above it; then everyone is at his floor. */
+static void check_budget(const struct policy *policy, const struct policy_vm *vms,
+			 unsigned int count)
+{
+	double slack = 4096.0 * count;
+
+	if (policy->ample)
+		return;
+	if (!policy->too_small) {
+		assert_true(planned(vms, count) <= policy->usable_bytes + slack);
+		return;
+	}
+	for (unsigned int i = 0; i < count; i++)
+		if (vms[i].adjustable)
+			assert_true(fmin((double)vms[i].limit_bytes, vms[i].potential) <=
+				    fmax(vms[i].floor, vms[i].old) + 1);
+}
+
+/*
+ * Nobody grows above his floor on what others have not given back yet: with who shrinks
+ * still counted at what is resident, it fits.
+ */
+static void check_growth(const struct policy *policy, const struct policy_vm *vms,
+			 unsigned int count)
+{
+	double total = 0;
+	bool grown = false;
+
+	if (policy->ample || policy->too_small)
+		return;
+	for (unsigned int i = 0; i < count; i++) {
+		const struct policy_vm *vm = &vms[i];
+		double limit = (double)vm->limit_bytes;
+
+		grown = grown || (vm->adjustable && limit > fmax(vm->old, vm->floor) + 1 &&
+				  vm->limit_why == POLICY_GROW);
+		total += policy_cost(vm, fmax(limit, fmin(vm->resident, vm->old)));
+	}
+	if (grown)
+		assert_true(total <= policy->usable_bytes + 4096.0 * count);
+}
+
+static void test_every_state(void **unused)
+{
+	struct chance chance = chance_of(test_seed(), 0);
+	uint64_t rounds = test_rounds(STATES);
+
+	for (uint64_t round = 0; round < rounds; round++) {
+		unsigned int count = (unsigned int)chance_below(&chance, VMS_MAX + 1);
+		struct policy policy = make_policy(MIB + chance_below(&chance, 16 * GIB),
+						   chance_below(&chance, 512 * MIB));
+		struct policy_vm vms[VMS_MAX];
+
+		policy.ample = chance_one_in(&chance, 2);
+		for (unsigned int i = 0; i < count; i++)
+			vms[i] = random_vm(&chance);
+		policy_decide(&policy, vms, count);
+		for (unsigned int i = 0; i < count; i++) {
+			check_limit(&vms[i]);
+			check_balloon(&vms[i]);
+		}
+		check_budget(&policy, vms, count);
+		check_growth(&policy, vms, count);
+	}
+}
+
+/* --- one rule at a time ------------------------------------------------------------------- */
+
+static void test_no_vms(void **unused)
+{
+	struct policy policy = make_policy(GIB, 64 * MIB);
+
+	policy_decide(&policy, NULL, 0);
+	assert_true(policy.ample);
+	assert_false(policy.too_small);
+}
+
+static void test_ample(void **unused)
+{
+	struct policy policy = make_policy(4 * GIB, 64 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
+
+	policy_decide(&policy, &vm, 1);
+	assert_true(vm.limit_bytes == POLICY_UNLIMITED);
+	assert_int_equal(vm.limit_why, POLICY_AMPLE);
+}
+
+/* At the edge the answer depends on where one comes from, so that it does not flicker. */
+static void test_ample_edge(void **unused)
+{
+	uint64_t edge = (uint64_t)(513 * MIB / HEADROOM * 1.02);
+	struct policy policy = make_policy(edge, 64 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, 512 * MIB, 400 * MIB, 0);
+
+	policy_decide(&policy, &vm, 1);
+	assert_false(policy.ample);
+	policy.ample = true;
+	policy_decide(&policy, &vm, 1);
+	assert_true(policy.ample);
+}
+
+/* An unlimited VM is first put under a limit that evicts nothing, to see what it holds. */
+static void test_learn(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 64 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, POLICY_UNLIMITED, 0, 0);
+
+	vm.numbers.managed_bytes = 0;
+	policy_decide(&policy, &vm, 1);
+	assert_int_equal(vm.limit_why, POLICY_LEARN);
+	assert_true(vm.limit_bytes == 512 * MIB);
+}
+
+static void test_stale(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 32 * MIB);
+	struct policy_vm vms[] = { make_vm(512 * MIB, 300 * MIB, 300 * MIB, 100 * MIB),
+				   make_vm(512 * MIB, 100 * MIB, 100 * MIB, 100 * MIB) };
+
+	vms[0].numbers.pager_fresh = false;
+	policy_decide(&policy, vms, 2);
+	assert_true(vms[0].limit_bytes == 300 * MIB);
+	assert_int_equal(vms[0].limit_why, POLICY_STALE);
+	/* What it may take still counts, and nothing is left for the other. */
+	assert_true(policy.too_small);
+	assert_true(vms[1].limit_bytes == 32 * MIB);
+}
+
+static void test_held(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 32 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, 300 * MIB, 300 * MIB, 100 * MIB);
+
+	vm.numbers.held = true;
+	policy_decide(&policy, &vm, 1);
+	assert_true(vm.limit_bytes == 300 * MIB);
+	assert_int_equal(vm.limit_why, POLICY_HELD);
+}
+
+static void test_too_small(void **unused)
+{
+	struct policy policy = make_policy(100 * MIB, 64 * MIB);
+	struct policy_vm vms[] = { make_vm(512 * MIB, 300 * MIB, 300 * MIB, 100 * MIB),
+				   make_vm(512 * MIB, 300 * MIB, 300 * MIB, 100 * MIB) };
+
+	policy_decide(&policy, vms, 2);
+	assert_true(policy.too_small);
+	for (int i = 0; i < 2; i++) {
+		assert_true(vms[i].limit_bytes == 64 * MIB);
+		assert_int_equal(vms[i].limit_why, POLICY_FLOOR);
+	}
+}
+
+/* A floor above the VM's size is its size. */
+static void test_floor_of_a_small_vm(void **unused)
+{
+	struct policy policy = make_policy(200 * MIB, 128 * MIB);
+	struct policy_vm vms[] = { make_vm(32 * MIB, 32 * MIB, 32 * MIB, 0),
+				   make_vm(512 * MIB, 150 * MIB, 150 * MIB, 0) };
+
+	policy_decide(&policy, vms, 2);
+	assert_true(vms[0].limit_bytes == 32 * MIB);
+	assert_true(vms[1].limit_bytes >= 128 * MIB);
+}
+
+/* Where only demand moves memory, a VM gives a little at a time. */
+static void test_gentle(void **unused)
+{
+	struct policy policy = make_policy(1331 * MIB, 64 * MIB);
+	struct policy_vm vms[] = { make_vm(GIB, 400 * MIB, 400 * MIB, 0),
+				   make_vm(GIB, 200 * MIB, 200 * MIB, 400 * MIB) };
+
+	vms[1].numbers.restores_per_s = 50000;
+	policy_decide(&policy, vms, 2);
+	assert_true(vms[0].limit_bytes < 400 * MIB);
+	assert_true(vms[0].limit_bytes >= 360 * MIB - MIB);
+	assert_int_equal(vms[0].limit_why, POLICY_SHRINK);
+}
+
+/* Where the budget is exceeded otherwise, all at once. */
+static void test_forced(void **unused)
+{
+	struct policy policy = make_policy(640 * MIB, 64 * MIB);
+	struct policy_vm vms[] = { make_vm(512 * MIB, 500 * MIB, 450 * MIB, 0),
+				   make_vm(512 * MIB, 500 * MIB, 450 * MIB, 0) };
+
+	policy_decide(&policy, vms, 2);
+	assert_false(policy.too_small);
+	assert_true(planned(vms, 2) <= policy.usable_bytes);
+}
+
+/* --- the balloon -------------------------------------------------------------------------- */
+
+static void test_guest_spares(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 32 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
+	uint64_t wants;
+
+	/* 32 MiB of the kernel's own, 180 used, 300 free. */
+	give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
+	policy_decide(&policy, &vm, 1);
+	assert_int_equal(vm.balloon_why, POLICY_GUEST_SPARES);
+	/* Not below what it needs, and a step at a time. */
+	wants = 32 * MIB + 180 * MIB + 48 * MIB;
+	assert_true(vm.balloon_bytes >= wants);
+	assert_true(vm.balloon_bytes == 512 * MIB - 64 * MIB);
+	for (int i = 0; i < 10; i++) {
+		uint64_t actual = vm.target_bytes;
+		uint64_t total = actual - 32 * MIB;
+
+		give_guest(&vm, actual, total, total - 180 * MIB, total - 180 * MIB);
+		policy_decide(&policy, &vm, 1);
+	}
+	/* The reserve is a tenth of what the guest has left. */
+	assert_in_range(vm.target_bytes, 32 * MIB + 180 * MIB + 20 * MIB, wants);
+	assert_true(vm.balloon_bytes == POLICY_UNKNOWN);
+}
+
+static void test_guest_needs(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 32 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
+
+	give_guest(&vm, 256 * MIB, 224 * MIB, 4 * MIB, 4 * MIB);
+	policy_decide(&policy, &vm, 1);
+	assert_int_equal(vm.balloon_why, POLICY_GUEST_NEEDS);
+	assert_true(vm.balloon_bytes > 256 * MIB);
+	assert_true(vm.balloon_bytes <= 512 * MIB);
+}
+
+/* Nothing follows from numbers that are old, missing, or cannot be. */
+static void test_guest_unclear(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 32 * MIB);
+
+	for (int i = 0; i < 5; i++) {
+		struct policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
+
+		give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
+		if (i == 0)
+			vm.numbers.guest_fresh = false;
+		else if (i == 1)
+			vm.numbers.guest_available_bytes = POLICY_UNKNOWN;
+		else if (i == 2)
+			vm.numbers.guest_available_bytes = 481 * MIB;
+		else if (i == 3)
+			vm.numbers.guest_total_bytes = 600 * MIB;
+		else
+			vm.numbers.balloon_actual_bytes = UINT32_MAX * 4096ULL;
+		policy_decide(&policy, &vm, 1);
+		assert_true(vm.balloon_bytes == POLICY_UNKNOWN);
+	}
+}
+
+/* A driver that leaves ballooned pages in the total gets the same target. */
+static void test_two_kinds_of_total(void **unused)
+{
+	struct policy policy = make_policy(256 * MIB, 32 * MIB);
+	struct policy_vm less = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
+	struct policy_vm whole = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
+
+	give_guest(&less, 400 * MIB, 368 * MIB, 100 * MIB, 100 * MIB);
+	give_guest(&whole, 400 * MIB, 480 * MIB, 100 * MIB, 100 * MIB);
+	policy_decide(&policy, &less, 1);
+	policy_decide(&policy, &whole, 1);
+	assert_true(less.balloon_bytes != POLICY_UNKNOWN);
+	assert_true(less.balloon_bytes == whole.balloon_bytes);
+}
+
+/* --- over time ---------------------------------------------------------------------------- */
+
+/** struct guest - a VM that lives: what it has populated, and how the pager follows */
+struct guest {
+	struct policy_vm vm;
+	double populated;
+	double resident;
+	double wants;	     /* populates up to this */
+	double grows_per_s;
+	double ratio;	     /* of what is stored */
+	double working;	     /* of what is populated, in use */
+	uint64_t last_limit;
+	int turns;	     /* changes of direction of its limit */
+	int direction;
+};
+
+static double used(const struct guest *g)
+{
+	return g->resident + (g->populated - g->resident) * g->ratio + (double)MIB;
+}
+
+static void live(struct guest *g, double seconds)
+{
+	double limit = g->vm.numbers.limit_bytes == POLICY_UNLIMITED
+			       ? g->populated
+			       : (double)g->vm.numbers.limit_bytes;
+
+	g->populated = fmin(g->wants, g->populated + g->grows_per_s * seconds);
+	/* What is in use comes back as far as the limit lets it. */
+	g->resident = fmin(g->populated, limit);
+}
+
+static void report_numbers(struct guest *g)
+{
+	struct policy_numbers *n = &g->vm.numbers;
+
+	n->resident_bytes = (uint64_t)g->resident;
+	n->managed_bytes = n->configured_bytes;
+	n->stored_pages = (uint64_t)((g->populated - g->resident) / 4096);
+	n->store_memory_bytes = (uint64_t)((g->populated - g->resident) * g->ratio);
+	/* Each page in use that is not resident comes back once a second. */
+	n->restores_per_s = (uint64_t)(fmax(fmin(g->working, g->populated) - g->resident, 0) / 4096);
+}
+
+static void count_turns(struct guest *g)
+{
+	int direction = g->vm.limit_bytes > g->last_limit ? 1 : -1;
+
+	if (g->vm.limit_bytes == g->last_limit)
+		return;
+	if (g->direction && direction != g->direction)
+		g->turns++;
+	g->direction = direction;
+	g->last_limit = g->vm.limit_bytes;
+}
+
+static void tick(struct policy *policy, struct guest *guests, unsigned int count)
+{
+	struct policy_vm vms[VMS_MAX];
+
+	for (unsigned int i = 0; i < count; i++) {
+		report_numbers(&guests[i]);
+		vms[i] = guests[i].vm;
+	}
+	policy_decide(policy, vms, count);
+	for (unsigned int i = 0; i < count; i++) {
+		guests[i].vm = vms[i];
+		guests[i].vm.numbers.limit_bytes = vms[i].limit_bytes;
+		count_turns(&guests[i]);
+	}
+}
+
+static struct guest make_guest(double wants, double grows_per_s, double ratio, double working)
+{
+	struct guest g = {
+		.vm = make_vm(512 * MIB, 512 * MIB, 0, 0),
+		.populated = 60.0 * MIB,
+		.resident = 60.0 * MIB,
+		.wants = wants,
+		.grows_per_s = grows_per_s,
+		.ratio = ratio,
+		.working = working,
+		.last_limit = 512 * MIB,
+	};
+	return g;
+}
+
+/*
+ * Two guests of 512 MiB that fill 450 of it, on 576: within the budget all the way, with
+ * eviction in time, and at rest in the end.
+ */
+static void test_two_growing_guests(void **unused)
+{
+	struct policy policy = make_policy(576 * MIB, 64 * MIB);
+	struct guest guests[] = { make_guest(450.0 * MIB, 150.0 * MIB, 0.42, 100.0 * MIB),
+				  make_guest(450.0 * MIB, 90.0 * MIB, 0.42, 100.0 * MIB) };
+	uint64_t before[2] = { 0, 0 };
+
+	for (int second = 0; second < 60; second++) {
+		for (int step = 0; step < 10; step++) {
+			live(&guests[0], 0.1);
+			live(&guests[1], 0.1);
+			assert_true(used(&guests[0]) + used(&guests[1]) <= 576.0 * MIB);
+		}
+		before[0] = guests[0].vm.numbers.limit_bytes;
+		before[1] = guests[1].vm.numbers.limit_bytes;
+		tick(&policy, guests, 2);
+	}
+	assert_false(policy.too_small);
+	assert_true(guests[0].vm.limit_bytes == before[0]);
+	assert_true(guests[1].vm.limit_bytes == before[1]);
+	/* The budget is there to be used. */
+	assert_true(used(&guests[0]) + used(&guests[1]) >= 0.80 * 576 * MIB);
+}
+
+/* Guests by chance, that stay as they are after a while: limits come to rest. */
+static void test_comes_to_rest(void **unused)
+{
+	struct chance chance = chance_of(test_seed(), 1);
+	uint64_t rounds = test_rounds(400);
+
+	for (uint64_t round = 0; round < rounds; round++) {
+		struct guest guests[4];
+		struct policy policy = make_policy((400 + chance_below(&chance, 1400)) * MIB,
+						   32 * MIB);
+		int turns = 0;
+
+		for (int i = 0; i < 4; i++)
+			guests[i] = make_guest((100 + (double)chance_below(&chance, 400)) * MIB,
+					       (20 + (double)chance_below(&chance, 180)) * MIB,
+					       0.1 + (double)chance_below(&chance, 8) / 10,
+					       (double)chance_below(&chance, 300) * MIB);
+		for (int second = 0; second < 160; second++) {
+			for (int i = 0; i < 4; i++)
+				live(&guests[i], 1);
+			tick(&policy, guests, 4);
+			/* The slowest has long stopped growing. */
+			if (second == 100)
+				for (int i = 0; i < 4; i++)
+					guests[i].turns = 0;
+		}
+		for (int i = 0; i < 4; i++)
+			turns += guests[i].turns;
+		assert_in_range(turns, 0, 2);
+	}
+}
+
+/* A VM that stops reporting keeps what it had, until it reports again. */
+static void test_silent_for_a_while(void **unused)
+{
+	struct policy policy = make_policy(576 * MIB, 64 * MIB);
+	struct guest guests[] = { make_guest(450.0 * MIB, 500.0 * MIB, 0.42, 100.0 * MIB),
+				  make_guest(450.0 * MIB, 500.0 * MIB, 0.42, 300.0 * MIB) };
+	uint64_t kept = 0;
+
+	for (int second = 0; second < 40; second++) {
+		live(&guests[0], 1);
+		live(&guests[1], 1);
+		guests[0].vm.numbers.pager_fresh = second < 10 || second >= 30;
+		tick(&policy, guests, 2);
+		if (second == 9)
+			kept = guests[0].vm.limit_bytes;
+		if (second >= 10 && second < 30)
+			assert_true(guests[0].vm.limit_bytes == kept);
+		if (second > 3)
+			assert_true(used(&guests[0]) + used(&guests[1]) <= 576.0 * MIB);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_state),
+		cmocka_unit_test(test_no_vms),
+		cmocka_unit_test(test_ample),
+		cmocka_unit_test(test_ample_edge),
+		cmocka_unit_test(test_learn),
+		cmocka_unit_test(test_stale),
+		cmocka_unit_test(test_held),
+		cmocka_unit_test(test_too_small),
+		cmocka_unit_test(test_floor_of_a_small_vm),
+		cmocka_unit_test(test_gentle),
+		cmocka_unit_test(test_forced),
+		cmocka_unit_test(test_guest_spares),
+		cmocka_unit_test(test_guest_needs),
+		cmocka_unit_test(test_guest_unclear),
+		cmocka_unit_test(test_two_kinds_of_total),
+		cmocka_unit_test(test_two_growing_guests),
+		cmocka_unit_test(test_comes_to_rest),
+		cmocka_unit_test(test_silent_for_a_while),
+	};
+
+	return cmocka_run_group_tests_name("govern_policy", tests, NULL, NULL);
+}
