@@ -3,6 +3,7 @@
  * The pager's own structs, shared by its files:
  *
  *   pager.c          create, attach, limits, holds, statistics
+ *   pager_view.c     the VMM's mapping as a view of the memory
  *   pager_fault.c    the handler thread: one page brought back at a time
  *   pager_evict.c    the evictor threads: which pages go, and how
  *   pager_discard.c  content given up
@@ -133,6 +134,8 @@ static inline unsigned char *pr_alias(const struct pager_region *pr, uint64_t pa
 {
 	return pr->alias + (page << MV_PAGE_SHIFT);
 }
+
+extern const struct mv_view_ops pager_view_ops;
 
 /* The armed region behind a core's region or an address, or NULL. Inside a read section. */
 struct pager_region *pager_region_of(struct mv_pager *pager, const struct mv_region *region);
