@@ -5,6 +5,7 @@
  * discards of the same pages; grants against revokes.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -93,9 +94,8 @@ static void remove_slot(uint64_t slot)
 {
 	int error;
 
-	do
-		error = mv_memory_remove_region(guest.memory, slot_gpa(slot));
-	while (error == -EBUSY);
+	while ((error = mv_memory_remove_region(guest.memory, slot_gpa(slot))) == -EBUSY)
+		sched_yield();
 	insist(!error);
 	insist(!mprotect(slot_hva(slot), SLOT_PAGES * PAGE, PROT_NONE));
 }
@@ -153,23 +153,43 @@ static void find_regions(struct chance *chance)
 	}
 }
 
-/* A region that is held stays, with its pages; pins do the same. */
+/*
+ * Time for a removal; sometimes enough for it to end. Also for ThreadSanitizer: what this
+ * thread does next would put in order what it did last.
+ */
+static void rest(struct chance *chance)
+{
+	usleep(chance_one_in(chance, 8) ? 5000 : (unsigned int)chance_below(chance, 60));
+}
+
+/* A region that is held stays, with its pages. */
 static void hold_regions(struct chance *chance)
 {
 	while (!crew_done()) {
 		uint64_t gpa = chance_below(chance, slot_gpa(SLOTS));
 		struct mv_region *region = mv_region_get(guest.memory, gpa);
 
-		if (region) {
-			insist(region->hva[gpa - region->first_gpa] ==
-			       1 + gpa / (SLOT_PAGES * PAGE));
-			mv_region_release(region);
-		}
-		if (!mv_memory_pin(guest.memory, gpa, gpa)) {
-			insist(slot_hva(gpa / (SLOT_PAGES * PAGE))[0]);
-			mv_memory_unpin(guest.memory, gpa, gpa);
-		}
-		usleep((unsigned int)chance_below(chance, 50));
+		if (!region)
+			continue;
+		if (chance_one_in(chance, 8))
+			sched_yield();
+		insist(region->hva[gpa - region->first_gpa] == 1 + gpa / (SLOT_PAGES * PAGE));
+		mv_region_release(region);
+		rest(chance);
+	}
+}
+
+/* Pins do the same. */
+static void pin_regions(struct chance *chance)
+{
+	while (!crew_done()) {
+		uint64_t gpa = chance_below(chance, slot_gpa(SLOTS));
+
+		if (mv_memory_pin(guest.memory, gpa, gpa))
+			continue;
+		insist(slot_hva(gpa / (SLOT_PAGES * PAGE))[0]);
+		mv_memory_unpin(guest.memory, gpa, gpa);
+		rest(chance);
 	}
 }
 
@@ -182,9 +202,11 @@ static void regions_come_and_go_under_readers(void **state)
 	}
 	crew_add(change_regions);
 	crew_add(read_regions);
-	crew_add(read_regions);
 	crew_add(find_regions);
 	crew_add(hold_regions);
+	crew_add(hold_regions);
+	crew_add(pin_regions);
+	crew_add(pin_regions);
 	crew_finish(1);
 	guest_check_counts(&guest);
 	guest_finish(&guest);
@@ -194,7 +216,7 @@ static void regions_come_and_go_under_readers(void **state)
 
 static void remove_in_vain(struct chance *chance)
 {
-	for (uint64_t i = test_rounds(20000); i; i--)
+	for (uint64_t i = test_rounds(1000000); i; i--)
 		insist(mv_memory_remove_region(guest.memory, 0) == -EBUSY);
 }
 
