@@ -478,6 +478,11 @@ static void clean_store(struct mv_pager *pager)
 			;
 }
 
+static bool is_stuck(struct mv_pager *pager)
+{
+	return __atomic_load_n(&pager->stuck, __ATOMIC_ACQUIRE);
+}
+
 static void set_stuck(struct mv_pager *pager, bool stuck)
 {
 	__atomic_store_n(&pager->stuck, stuck, __ATOMIC_RELEASE);
@@ -510,8 +515,7 @@ static void shrink(struct evictor *evictor)
 
 static bool work_to_do(struct mv_pager *pager)
 {
-	return above_start(pager) && may_evict(pager) &&
-	       !__atomic_load_n(&pager->stuck, __ATOMIC_ACQUIRE);
+	return above_start(pager) && may_evict(pager) && !is_stuck(pager);
 }
 
 static void sleep_until_kicked(struct mv_pager *pager)
@@ -569,7 +573,7 @@ int mv_pager_evict(struct mv_pager *pager)
 	while (!__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE)) {
 		if (work_to_do(pager))
 			shrink(&evictor);
-		drain_parked(&evictor, !may_evict(pager) || pager->stuck);
+		drain_parked(&evictor, !may_evict(pager) || is_stuck(pager));
 		clean_store(pager);
 		if (!work_to_do(pager))
 			sleep_until_kicked(pager);
