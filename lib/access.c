@@ -3,8 +3,8 @@
  * The guest's bytes: the one checked way to read and write them, and addresses translated
  * between guest-physical and this process's.
  *
- * Freestanding. A copy happens inside a read section, so that no region goes away under
- * it; see docs/locking.md for what follows from its taking faults there.
+ * Freestanding. A copy keeps the set of regions, so that none goes away under it. It is in
+ * no read section: it may take a fault, and whoever resolves that may wait for readers.
  */
 #include <errno.h>
 #include <string.h>
@@ -116,28 +116,23 @@ static void copy_range(const struct mv_region_set *set, uint64_t gpa, unsigned c
 	}
 }
 
-/*
- * Nothing is touched before the whole range is known to exist. One set for both: a region
- * that is taken away meanwhile is missing from the next, and yet stays until the read
- * section ends.
- */
+/* Nothing is touched before the whole range is known to exist, in one and the same set. */
 static int access_range(struct mv_memory *memory, uint64_t gpa, void *buf, size_t len,
 			copy_fn *copy)
 {
+	struct mv_region_set *set;
 	int error = -EFAULT;
 
 	if (!len)
 		return 0;
 	if (len - 1 > UINT64_MAX - gpa)
 		return -EFAULT;
-	mv_memory_read_enter(memory);
-	const struct mv_region_set *set = mv_memory_regions(memory);
-
+	set = mv_memory_get_set(memory);
 	if (range_exists(set, gpa, gpa + (len - 1))) {
 		copy_range(set, gpa, buf, len, copy);
 		error = 0;
 	}
-	mv_memory_read_leave(memory);
+	mv_memory_put_set(set);
 	return error;
 }
 

@@ -109,11 +109,31 @@ static bool region_has_hva(const struct mv_region *region, const void *hva)
 static void publish_set(struct mv_memory *memory, struct mv_region_set *set)
 {
 	const struct mv_platform *platform = &memory->platform;
+	struct mv_region_set *before = memory->set;
 
-	memory->spare_set = memory->set;
+	memory->spare_set = before;
 	/* Release pairs with the acquire in mv_memory_regions(): its regions are whole. */
 	__atomic_store_n(&memory->set, set, __ATOMIC_RELEASE);
 	platform->ops->wait_readers(platform->ctx);
+	/* Acquire pairs with mv_memory_put_set(). Nobody can come to count itself any more. */
+	for (unsigned int turns = 0; __atomic_load_n(&before->users, __ATOMIC_ACQUIRE);)
+		platform->ops->relax(platform->ctx, turns++);
+}
+
+struct mv_region_set *mv_memory_get_set(struct mv_memory *memory)
+{
+	mv_memory_read_enter(memory);
+	struct mv_region_set *set = __atomic_load_n(&memory->set, __ATOMIC_ACQUIRE);
+
+	/* The read section keeps the set until this is counted. */
+	__atomic_fetch_add(&set->users, 1, __ATOMIC_RELAXED);
+	mv_memory_read_leave(memory);
+	return set;
+}
+
+void mv_memory_put_set(struct mv_region_set *set)
+{
+	__atomic_fetch_sub(&set->users, 1, __ATOMIC_RELEASE);
 }
 
 static void insert(struct mv_region **to, struct mv_region *const *from, unsigned int count,

@@ -42,12 +42,18 @@ struct mv_region {
 
 #define MV_REGION_CLOSING 0x80000000u /* in @holds: being removed; no new hold */
 
-/** struct mv_region_set - what is published: regions by guest and by host address */
+/**
+ * struct mv_region_set - what is published: regions by guest and by host address
+ *
+ * @users counts those that keep the set, and so its regions, longer than a read section
+ * should last: an access may take a fault, which others have to resolve first.
+ */
 struct mv_region_set {
 	unsigned int count;
 	unsigned int capacity;
 	struct mv_region **by_gpa;
 	struct mv_region **by_hva;
+	unsigned int users __attribute__((aligned(64))); /* atomic; apart from what is looked up */
 };
 
 /**
@@ -98,6 +104,13 @@ static inline void mv_memory_read_leave(struct mv_memory *memory)
 {
 	memory->platform.ops->read_leave(memory->platform.ctx);
 }
+
+/*
+ * The set of this moment, kept until it is put; may sleep in between, and may touch guest
+ * memory. Writers wait for it. Context: any; not a thread that resolves faults.
+ */
+struct mv_region_set *mv_memory_get_set(struct mv_memory *memory);
+void mv_memory_put_set(struct mv_region_set *set);
 
 /* memory->lock. Context: takes it before the lock of any table; not in a read section. */
 void mv_memory_lock(struct mv_memory *memory);

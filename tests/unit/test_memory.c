@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Regions: added, found, held, taken away. */
+#include <pthread.h>
+#include <unistd.h>
+
 #include "support/guest.h"
 #include "support/testing.h"
 
@@ -266,6 +269,37 @@ static void pages_of_a_range_come_region_by_region(void **state)
 	assert_false(mv_pages_next(&pages));
 }
 
+static bool removed; /* atomic */
+
+static void *remove_first(void *arg)
+{
+	insist(!mv_memory_remove_region(arg, 0));
+	__atomic_store_n(&removed, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* An access may take long: a fault has to be resolved first, by others who wait for readers. */
+static void an_access_keeps_its_regions_and_holds_up_no_reader(void **state)
+{
+	struct guest *guest = *state;
+	pthread_t thread;
+
+	assert_int_equal(guest_add(guest, 0, 4, 0), 0);
+	struct mv_region_set *set = mv_memory_get_set(guest->memory);
+
+	guest->fake.platform.ops->wait_readers(guest->fake.platform.ctx);
+	assert_int_equal(pthread_create(&thread, NULL, remove_first, guest->memory), 0);
+	while (mv_memory_gpa(guest->memory, guest->mem, &(uint64_t){ 0 }) == 0)
+		usleep(100);
+	usleep(10000);
+	/* Out of sight, and yet there for whoever has it. */
+	assert_false(__atomic_load_n(&removed, __ATOMIC_ACQUIRE));
+	assert_int_equal(mv_set_by_gpa(set, 3 * PAGE)->pages, 4);
+	mv_memory_put_set(set);
+	pthread_join(thread, NULL);
+	assert_true(removed);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -283,6 +317,7 @@ int main(void)
 		TEST(removal_needs_no_memory),
 		TEST(a_range_is_held_whole_or_not_at_all),
 		TEST(pages_of_a_range_come_region_by_region),
+		TEST(an_access_keeps_its_regions_and_holds_up_no_reader),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
