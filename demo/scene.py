@@ -99,7 +99,9 @@ class Guest:
                               cold=plan.cold, seed=seed)
         self.name = name
         self.memory = plan.memory * MIB
+        # A guest that grows faster than the governor looks may help itself first.
         self.vm = Vm(name, script, memory=plan.memory, env=run_dir.env,
+                     balloon=",deflate-on-oom=on",
                      managed=["--limit", f"{plan.first_limit}M"])
         self.control = run_dir.control(name)
         self.workload = Workload(self.vm.console)

@@ -13,15 +13,20 @@
 
 #include "memvirt_balloon.h"
 
-/* Pages in the balloon do not count as the guest's memory. */
-void mv_balloon_count_out(struct page *page)
+/*
+ * Pages in the balloon do not count as the guest's memory, unless it may have them back when
+ * it wants: then they are memory in use.
+ */
+void mv_balloon_count_out(struct mv_balloon *balloon, struct page *page)
 {
-	adjust_managed_page_count(page, -1);
+	if (!balloon->deflate_on_oom)
+		adjust_managed_page_count(page, -1);
 }
 
-void mv_balloon_count_in(struct page *page)
+void mv_balloon_count_in(struct mv_balloon *balloon, struct page *page)
 {
-	adjust_managed_page_count(page, 1);
+	if (!balloon->deflate_on_oom)
+		adjust_managed_page_count(page, 1);
 }
 
 static struct page *take_page(void)
@@ -54,7 +59,7 @@ static unsigned long take_pages(struct list_head *pages, unsigned long wanted)
  */
 unsigned long mv_balloon_inflate(struct mv_balloon *balloon, unsigned long wanted)
 {
-	unsigned long room = mv_reserve_room(READ_ONCE(balloon->held));
+	unsigned long room = mv_reserve_room(balloon);
 	struct page *page;
 	LIST_HEAD(pages);
 	unsigned long taken;
@@ -68,7 +73,7 @@ unsigned long mv_balloon_inflate(struct mv_balloon *balloon, unsigned long wante
 	mv_batch_begin(balloon);
 	list_for_each_entry(page, &pages, lru) {
 		mv_batch_add(balloon, page);
-		mv_balloon_count_out(page);
+		mv_balloon_count_out(balloon, page);
 	}
 	balloon_page_list_enqueue(&balloon->pages, &pages);
 	WRITE_ONCE(balloon->held, balloon->held + taken);
@@ -78,12 +83,12 @@ unsigned long mv_balloon_inflate(struct mv_balloon *balloon, unsigned long wante
 	return taken;
 }
 
-static void return_pages(struct list_head *pages)
+static void return_pages(struct mv_balloon *balloon, struct list_head *pages)
 {
 	struct page *page;
 
 	while ((page = balloon_page_pop(pages))) {
-		mv_balloon_count_in(page);
+		mv_balloon_count_in(balloon, page);
 		put_page(page);
 	}
 }
@@ -113,7 +118,7 @@ unsigned long mv_balloon_deflate(struct mv_balloon *balloon, unsigned long wante
 	mv_batch_tell(balloon, balloon->deflate_vq);
 	mutex_unlock(&balloon->lock);
 
-	return_pages(&pages);
+	return_pages(balloon, &pages);
 	cond_resched();
 	return given;
 }

@@ -29,11 +29,15 @@ static long gap_to_target(struct mv_balloon *balloon)
 	return (long)(pfns / MV_PFNS_PER_PAGE) - (long)READ_ONCE(balloon->held);
 }
 
+/* Under the lock, so that of two who publish the later one has the last word. */
 static void publish_actual(struct mv_balloon *balloon)
 {
-	u32 actual = READ_ONCE(balloon->held) * MV_PFNS_PER_PAGE;
+	u32 actual;
 
+	mutex_lock(&balloon->lock);
+	actual = balloon->held * MV_PFNS_PER_PAGE;
 	virtio_cwrite_le(balloon->vdev, struct virtio_balloon_config, actual, &actual);
+	mutex_unlock(&balloon->lock);
 }
 
 /* Each failure in a row doubles the wait. */
@@ -67,6 +71,18 @@ static void resize_now(struct mv_balloon *balloon)
 	balloon->backoff = 0;
 	if (balloon->running)
 		mod_delayed_work(system_freezable_wq, &balloon->resize, 0);
+	spin_unlock_irqrestore(&balloon->state_lock, flags);
+}
+
+void mv_balloon_gave_way(struct mv_balloon *balloon)
+{
+	unsigned long flags;
+
+	publish_actual(balloon);
+	spin_lock_irqsave(&balloon->state_lock, flags);
+	balloon->backoff = BACKOFF_MAX;
+	if (balloon->running)
+		mod_delayed_work(system_freezable_wq, &balloon->resize, BACKOFF_MAX);
 	spin_unlock_irqrestore(&balloon->state_lock, flags);
 }
 
@@ -132,6 +148,9 @@ static int start(struct mv_balloon *balloon)
 	if (err)
 		return err;
 	virtio_device_ready(balloon->vdev);
+	balloon->deflate_on_oom = virtio_has_feature(balloon->vdev,
+						     VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+	mv_oom_watch(balloon);
 
 	spin_lock_irq(&balloon->state_lock);
 	balloon->running = true;
@@ -159,6 +178,7 @@ static void stop(struct mv_balloon *balloon)
 	spin_lock_irq(&balloon->state_lock);
 	balloon->running = false;
 	spin_unlock_irq(&balloon->state_lock);
+	mv_oom_unwatch(balloon);
 	cancel_delayed_work_sync(&balloon->resize);
 	cancel_work_sync(&balloon->stats_work);
 
@@ -238,6 +258,7 @@ static int balloon_restore(struct virtio_device *vdev)
 static const unsigned int features[] = {
 	VIRTIO_BALLOON_F_MUST_TELL_HOST,
 	VIRTIO_BALLOON_F_STATS_VQ,
+	VIRTIO_BALLOON_F_DEFLATE_ON_OOM,
 };
 
 static const struct virtio_device_id ids[] = {

@@ -5,6 +5,7 @@
  * main.c	binds the device, follows its target, freezes and restores
  * queue.c	tells the host about pages, and waits for its word
  * inflate.c	takes pages from the guest and gives them back
+ * oom.c	gives pages back before the guest kills a process
  * reserve.c	says how many pages may still be taken
  * stats.c	answers the host's requests for statistics
  * migrate.c	lets compaction move pages of the balloon
@@ -14,6 +15,7 @@
 
 #include <linux/balloon_compaction.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
 #include <linux/wait.h>
@@ -34,7 +36,7 @@
 /**
  * struct mv_balloon - one device
  *
- * Constant after probe: @vdev, the queues.
+ * Constant while it runs: @vdev, the queues, @deflate_on_oom.
  *
  * Under @lock, which is held while a batch is on its way to the host and thus keeps at most
  * one in flight: @pfns, @count, @held.
@@ -48,6 +50,8 @@ struct mv_balloon {
 	struct virtqueue *inflate_vq;
 	struct virtqueue *deflate_vq;
 	struct virtqueue *stats_vq;	/* NULL where the device has none */
+	bool deflate_on_oom;		/* the host lets the guest have pages back */
+	struct notifier_block oom;
 
 	wait_queue_head_t acked;	/* a buffer came back from the host */
 	struct delayed_work resize;
@@ -72,14 +76,21 @@ void mv_batch_add(struct mv_balloon *balloon, struct page *page);
 int mv_batch_tell(struct mv_balloon *balloon, struct virtqueue *vq);
 void mv_queue_acked(struct virtqueue *vq);
 
+/* main.c: the guest took pages out on its own; the target can wait */
+void mv_balloon_gave_way(struct mv_balloon *balloon);
+
 /* inflate.c: at most one batch; the number of pages moved */
 unsigned long mv_balloon_inflate(struct mv_balloon *balloon, unsigned long wanted);
 unsigned long mv_balloon_deflate(struct mv_balloon *balloon, unsigned long wanted);
-void mv_balloon_count_out(struct page *page);
-void mv_balloon_count_in(struct page *page);
+void mv_balloon_count_out(struct mv_balloon *balloon, struct page *page);
+void mv_balloon_count_in(struct mv_balloon *balloon, struct page *page);
 
 /* reserve.c */
-unsigned long mv_reserve_room(unsigned long held);
+unsigned long mv_reserve_room(const struct mv_balloon *balloon);
+
+/* oom.c */
+void mv_oom_watch(struct mv_balloon *balloon);
+void mv_oom_unwatch(struct mv_balloon *balloon);
 
 /* stats.c */
 int mv_stats_prime(struct mv_balloon *balloon);

@@ -11,12 +11,12 @@
 #include "memvirt_balloon.h"
 
 /* The zones' accounts, where the page leaves one for another. */
-static void move_account(struct page *newpage, struct page *page)
+static void move_account(struct mv_balloon *balloon, struct page *newpage, struct page *page)
 {
 	if (page_zone(page) == page_zone(newpage))
 		return;
-	mv_balloon_count_in(page);
-	mv_balloon_count_out(newpage);
+	mv_balloon_count_in(balloon, page);
+	mv_balloon_count_out(balloon, newpage);
 }
 
 static void swap_pages(struct balloon_dev_info *pages, struct page *newpage)
@@ -59,7 +59,7 @@ int mv_balloon_migrate(struct balloon_dev_info *pages, struct page *newpage,
 	 */
 	if (!mutex_trylock(&balloon->lock))
 		return -EAGAIN;
-	move_account(newpage, page);
+	move_account(balloon, newpage, page);
 	swap_pages(pages, newpage);
 	tell_page(balloon, balloon->inflate_vq, newpage);
 	balloon_page_finalize(page);

@@ -32,17 +32,23 @@ static unsigned long high_watermarks(void)
 	return pages;
 }
 
+/* The guest's size, the balloon's pages included: the floor must not sink with them. */
+static unsigned long guest_pages(const struct mv_balloon *balloon)
+{
+	unsigned long held = balloon->deflate_on_oom ? 0 : READ_ONCE(balloon->held);
+
+	return totalram_pages() + held;
+}
+
 /**
  * mv_reserve_room() - pages that may go into the balloon now
- * @held: pages that are in it
+ * @balloon: the balloon
  *
  * Return: 0 at the floor.
  */
-unsigned long mv_reserve_room(unsigned long held)
+unsigned long mv_reserve_room(const struct mv_balloon *balloon)
 {
-	/* The balloon's pages belong to the guest's size: the floor must not sink with it. */
-	unsigned long margin = clamp((totalram_pages() + held) / MARGIN_PART,
-				     MARGIN_MIN, MARGIN_MAX);
+	unsigned long margin = clamp(guest_pages(balloon) / MARGIN_PART, MARGIN_MIN, MARGIN_MAX);
 	long room = si_mem_available() - (long)(high_watermarks() + margin);
 
 	return max(room, 0L);
