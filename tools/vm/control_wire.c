@@ -2,8 +2,9 @@
 /*
  * JSON messages over a non-blocking socket; see control_wire.h.
  *
- * What arrives goes straight into json-c's tokener, so the wire itself needs one small
- * buffer, however long a message is; what the tokener may take in is bounded by counting.
+ * A message is parsed when it is whole: json-c's tokener can take a text in pieces, but then
+ * lets wrong numbers through where they are cut (0.16). Where it ends is found by the end of
+ * the line or by counting brackets.
  */
 #include "vm/control_wire.h"
 
@@ -23,30 +24,34 @@
 /* In one wire_receive(), so that an endless stream of blanks cannot hold its caller. */
 #define READS_MAX 16
 
+#define BUFFER_FIRST 4096
+
 /**
  * struct wire - one end of a connection
  *
- * @in[] from @in_first to @in_last has been read but not looked at. Of the message under
- * way @taken bytes are in the tokener; @whole is the object once it is complete but its line
- * is not; @bad says that the line is to be skipped.
+ * @in[] from @in_first to @in_last has been read but not delivered; up to @looked it has been
+ * looked at for the end of a message. With WIRE_STREAM @open[] are the brackets that are open
+ * there, @depth of them, and @string, @escape whether it is inside a text, after a backslash.
  */
 struct wire {
 	int fd;
 	enum wire_framing framing;
 	size_t message_max;
-
 	struct json_tokener *tokener;
-	struct json_object *whole;
-	size_t taken;
-	bool bad;
+
+	char *in;
+	size_t in_size;
+	size_t in_first;
+	size_t in_last;
+	size_t looked;
+	unsigned int depth;
+	bool string;
+	bool escape;
+	char open[DEPTH_MAX];
 
 	char *out;
 	size_t out_first;
 	size_t out_last;
-
-	size_t in_first;
-	size_t in_last;
-	char in[8192];
 };
 
 static int make_nonblocking(int fd)
@@ -84,8 +89,8 @@ void wire_close(struct wire *wire)
 	if (!wire)
 		return;
 	close(wire->fd);
-	json_object_put(wire->whole);
 	json_tokener_free(wire->tokener);
+	free(wire->in);
 	free(wire->out);
 	free(wire);
 }
@@ -102,128 +107,158 @@ short wire_events(const struct wire *wire)
 
 /* --- receiving ---------------------------------------------------------------------------- */
 
+/* Room behind what is there: by moving it to the front, then by growing. */
+static int make_room(struct wire *wire)
+{
+	size_t size = wire->in_size ? 2 * wire->in_size : BUFFER_FIRST;
+	size_t left = wire->in_last - wire->in_first;
+	char *in;
+
+	if (wire->in_first) {
+		memmove(wire->in, wire->in + wire->in_first, left);
+		wire->looked -= wire->in_first;
+		wire->in_first = 0;
+		wire->in_last = left;
+	}
+	if (wire->in_last < wire->in_size)
+		return 0;
+	in = realloc(wire->in, size);
+	if (!in)
+		return -ENOMEM;
+	wire->in = in;
+	wire->in_size = size;
+	return 0;
+}
+
 static int fill(struct wire *wire)
 {
 	ssize_t got;
+	int err = wire->in_last == wire->in_size ? make_room(wire) : 0;
 
+	if (err)
+		return err;
 	do {
-		got = read(wire->fd, wire->in, sizeof(wire->in));
+		got = read(wire->fd, wire->in + wire->in_last, wire->in_size - wire->in_last);
 	} while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return errno == ECONNRESET ? -EPIPE : -errno;
 	if (got == 0)
 		return -EPIPE;
-	wire->in_first = 0;
-	wire->in_last = (size_t)got;
+	wire->in_last += (size_t)got;
 	return 0;
 }
 
-static void start_message(struct wire *wire)
+static bool is_blank(char c)
 {
-	json_tokener_reset(wire->tokener);
-	json_object_put(wire->whole);
-	wire->whole = NULL;
-	wire->taken = 0;
-	wire->bad = false;
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-static int deliver(struct wire *wire, struct json_object **message)
+static void skip_blanks(struct wire *wire)
 {
-	struct json_object *whole = wire->bad ? NULL : wire->whole;
+	while (wire->in_first < wire->in_last && is_blank(wire->in[wire->in_first]))
+		wire->in_first++;
+	if (wire->looked < wire->in_first)
+		wire->looked = wire->in_first;
+}
 
-	if (whole)
-		wire->whole = NULL;
-	start_message(wire);
-	if (!json_object_is_type(whole, json_type_object)) {
-		json_object_put(whole);
+/* Look for the end of the line. 1 where it is before @looked, 0 where it is not there yet. */
+static int find_line(struct wire *wire)
+{
+	char *end = memchr(wire->in + wire->looked, '\n', wire->in_last - wire->looked);
+
+	wire->looked = end ? (size_t)(end - wire->in) + 1 : wire->in_last;
+	return end ? 1 : 0;
+}
+
+/* One character more. 1 at the end of an object, 0 inside, -EBADMSG where it cannot be. */
+static int look_at(struct wire *wire, char c)
+{
+	if (wire->string) {
+		wire->string = c != '"' || wire->escape;
+		wire->escape = c == '\\' && !wire->escape;
+		return 0;
+	}
+	switch (c) {
+	case '"':
+		wire->string = wire->depth > 0;
+		break;
+	case '{':
+	case '[':
+		if (wire->depth == DEPTH_MAX)
+			return -EBADMSG;
+		wire->open[wire->depth++] = c;
+		break;
+	case '}':
+	case ']':
+		if (!wire->depth || wire->open[wire->depth - 1] != (c == '}' ? '{' : '['))
+			return -EBADMSG;
+		return --wire->depth == 0;
+	}
+	return wire->depth ? 0 : -EBADMSG;
+}
+
+static int find_object(struct wire *wire)
+{
+	while (wire->looked < wire->in_last) {
+		int result = look_at(wire, wire->in[wire->looked++]);
+
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
+static int parse(struct wire *wire, const char *text, size_t len, struct json_object **message)
+{
+	struct json_object *object;
+	size_t end;
+
+	/* The tokener would take a NUL for the end of the text. */
+	if (memchr(text, 0, len))
+		return -EBADMSG;
+	json_tokener_reset(wire->tokener);
+	object = json_tokener_parse_ex(wire->tokener, text, (int)len);
+	end = json_tokener_get_parse_end(wire->tokener);
+	while (end < len && is_blank(text[end]))
+		end++;
+	if (end < len || !json_object_is_type(object, json_type_object)) {
+		json_object_put(object);
 		return -EBADMSG;
 	}
-	*message = whole;
+	*message = object;
 	return 0;
 }
 
-static bool blank(const char *text, size_t len)
+/* A message from what has been read: as wire_receive(). */
+static int take(struct wire *wire, struct json_object **message)
 {
-	for (size_t i = 0; i < len; i++)
-		if (text[i] != ' ' && text[i] != '\t' && text[i] != '\r' && text[i] != '\n')
-			return false;
-	return true;
-}
+	size_t first;
+	int found;
 
-/* Hand a piece to the tokener; returns how much of it the object used. */
-static size_t parse_piece(struct wire *wire, const char *text, size_t len)
-{
-	struct json_object *object = json_tokener_parse_ex(wire->tokener, text, (int)len);
-	enum json_tokener_error error = json_tokener_get_error(wire->tokener);
-
-	if (error == json_tokener_continue)
-		return len;
-	wire->whole = object;
-	wire->bad = error != json_tokener_success || !object;
-	return wire->bad ? len : json_tokener_get_parse_end(wire->tokener);
-}
-
-/* Take in a piece, which with WIRE_LINES ends with the line or the buffer. */
-static void take_piece(struct wire *wire, const char *text, size_t len)
-{
-	size_t used = 0;
-
-	/* The tokener would take a NUL for the end of what there is. */
-	if (memchr(text, 0, len))
-		wire->bad = true;
-	if (!wire->bad && !wire->whole)
-		used = parse_piece(wire, text, len);
-	if (wire->framing == WIRE_LINES) {
-		if (wire->whole && !blank(text + used, len - used))
-			wire->bad = true;
-		used = len;
-	}
-	wire->taken += used;
-	wire->in_first += used;
-}
-
-/* Take from the buffer until a message or the buffer ends: 1 for a message, 0 for more. */
-static int take(struct wire *wire)
-{
-	while (wire->in_first < wire->in_last) {
-		const char *text = wire->in + wire->in_first;
-		size_t len = wire->in_last - wire->in_first;
-		bool line_ends = false;
-
-		if (wire->taken == 0 && blank(text, 1)) {
-			wire->in_first++;
-			continue;
-		}
-		if (wire->framing == WIRE_LINES) {
-			const char *end = memchr(text, '\n', len);
-
-			line_ends = end;
-			len = end ? (size_t)(end - text) + 1 : len;
-		}
-		take_piece(wire, text, len);
-		if (wire->taken > wire->message_max)
-			return -EMSGSIZE;
-		if (wire->framing == WIRE_LINES ? line_ends : wire->whole || wire->bad)
-			return 1;
-	}
-	return 0;
+	skip_blanks(wire);
+	found = wire->framing == WIRE_LINES ? find_line(wire) : find_object(wire);
+	if (found < 0)
+		return found;
+	if (wire->looked - wire->in_first > wire->message_max)
+		return -EMSGSIZE;
+	if (!found)
+		return -EAGAIN;
+	first = wire->in_first;
+	wire->in_first = wire->looked;
+	return parse(wire, wire->in + first, wire->looked - first, message);
 }
 
 int wire_receive(struct wire *wire, struct json_object **message)
 {
 	for (int reads = 0;; reads++) {
-		int result = take(wire);
+		int err = take(wire, message);
 
-		if (result < 0)
-			return result;
-		if (result > 0)
-			return deliver(wire, message);
-		/* The buffer is empty: what is left is in the socket, where poll() sees it. */
-		if (reads == READS_MAX)
-			return -EAGAIN;
-		result = fill(wire);
-		if (result < 0)
-			return result;
+		/* After so much reading what is left is in the socket, where poll() sees it. */
+		if (err != -EAGAIN || reads == READS_MAX)
+			return err;
+		err = fill(wire);
+		if (err)
+			return err;
 	}
 }
 
