@@ -89,7 +89,8 @@ static uint32_t spares(const struct ram_store *rs)
 	uint64_t dead = RAM_SUM(rs, dead), allowed = slack(rs);
 	uint64_t left = dead < allowed ? (allowed - dead) >> RAM_SEGMENT_SHIFT : 0;
 
-	return left > piece(&rs->log) ? (uint32_t)left : piece(&rs->log);
+	/* Rounded up, and one: else what is just too much is given back and taken again for ever. */
+	return left + 2 > piece(&rs->log) ? (uint32_t)left + 2 : piece(&rs->log);
 }
 
 /* --- choosing ---------------------------------------------------------------------------- */
@@ -259,6 +260,9 @@ static bool clean_piece(struct ram_store *rs)
 
 	if (!choose_settled(rs, &victims))
 		return false;
+	/* Where some can be had for nothing, others may yet empty by themselves. */
+	if (victims.empties)
+		victims.count = 0;
 	while (done < victims.count && error != -ENOSPC)
 		error = evacuate(rs, victims.alive[done++].segment);
 	mv_ram_log_settle(&rs->log);

@@ -174,17 +174,12 @@ static void seal(struct ram_log *log, uint64_t head)
 	set_state(log, ram_head_segment(head), RAM_SEGMENT_SEALED);
 }
 
-static bool has_room(uint64_t head, uint32_t bytes)
-{
-	return (uint64_t)ram_head_filled(head) + bytes <= RAM_SEGMENT_BYTES;
-}
-
 bool mv_ram_log_take(uint64_t *head, uint32_t bytes, uint64_t *at)
 {
 	/* Acquire: a segment just opened is seen as mv_ram_log_open() left it. */
 	uint64_t now = __atomic_load_n(head, __ATOMIC_ACQUIRE);
 
-	while (has_room(now, bytes)) {
+	while (ram_head_has_room(now, bytes)) {
 		if (__atomic_compare_exchange_n(head, &now, now + bytes, true, __ATOMIC_ACQUIRE,
 						__ATOMIC_ACQUIRE)) {
 			*at = now;
@@ -216,7 +211,7 @@ int mv_ram_log_open(struct ram_log *log, uint64_t *head, uint32_t bytes, uint32_
 
 	pthread_mutex_lock(&log->lock);
 	/* Another thread may have opened one while this one waited for the lock. */
-	if (!has_room(__atomic_load_n(head, __ATOMIC_RELAXED), bytes))
+	if (!ram_head_has_room(__atomic_load_n(head, __ATOMIC_RELAXED), bytes))
 		error = replace_segment(log, head, reserve);
 	pthread_mutex_unlock(&log->lock);
 	return error;

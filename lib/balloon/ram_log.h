@@ -223,6 +223,11 @@ static inline uint32_t ram_head_filled(uint64_t head)
 	return (uint32_t)head;
 }
 
+static inline bool ram_head_has_room(uint64_t head, uint32_t bytes)
+{
+	return (uint64_t)ram_head_filled(head) + bytes <= RAM_SEGMENT_BYTES;
+}
+
 static inline struct ram_object *ram_log_object(const struct ram_log *log, uint64_t at)
 {
 	return (struct ram_object *)(log->base +

@@ -21,7 +21,7 @@
 #include "same_fill.h"
 
 /* Content is kept compressed where that saves at least 1/64 of the page. */
-#define PACKED_MAX ((int)(MV_PAGE_SIZE - MV_PAGE_SIZE / 64))
+#define PACKED_MAX (MV_PAGE_SIZE - MV_PAGE_SIZE / 64)
 
 #define SCRATCH_ALIGN 64UL
 
@@ -35,13 +35,13 @@
 #define SLACK_PERCENT_MAX 50
 
 /*
- * What a thread needs to compress; lies in the caller's scratch, aligned. The page comes last:
- * were it just one page before what is written, each load would seem to the processor to
- * depend on a store, and incompressible pages would take twice as long.
+ * What a thread needs to compress; lies in the caller's scratch, aligned. The page lies a page
+ * and a line behind what is written: were it a page exactly, or a little less, each load would
+ * seem to the processor to depend on a store, and incompressible pages would take twice as long.
  */
 struct scratch {
 	LZ4_stream_t lz4;
-	char packed[LZ4_COMPRESSBOUND(MV_PAGE_SIZE)]; /* told less, LZ4 counts, and is slower */
+	char packed[MV_PAGE_SIZE + 64];
 	char page[MV_PAGE_SIZE];
 };
 
@@ -183,16 +183,20 @@ static struct scratch *align_scratch(void *scratch)
 	return (void *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) & ~(SCRATCH_ALIGN - 1));
 }
 
-static struct content pack(const void *page, struct scratch *scratch)
+static struct content pack(struct ram_store *rs, const void *page, struct scratch *scratch)
 {
+	uint64_t head = __atomic_load_n(&rs->log.put_head, __ATOMIC_RELAXED);
+
 	copy_page(scratch->page, page);
+	/* Where the object will lie: it comes while LZ4 works. Another thread may take it first. */
+	if (ram_head_has_room(head, MV_PAGE_SIZE))
+		prefetch(ram_log_object(&rs->log, head), MV_PAGE_SIZE);
 
 	int length = LZ4_compress_fast_extState(&scratch->lz4, scratch->page, scratch->packed,
-						MV_PAGE_SIZE, sizeof(scratch->packed), 1);
+						MV_PAGE_SIZE, PACKED_MAX, 1);
 
-	return length > 0 && length <= PACKED_MAX
-		       ? (struct content){ scratch->packed, (uint32_t)length }
-		       : (struct content){ scratch->page, RAM_LENGTH_RAW };
+	return length > 0 ? (struct content){ scratch->packed, (uint32_t)length }
+			  : (struct content){ scratch->page, RAM_LENGTH_RAW };
 }
 
 static int append(struct ram_store *rs, uint64_t key, struct content content)
@@ -231,13 +235,16 @@ static int append(struct ram_store *rs, uint64_t key, struct content content)
 static int keep(struct ram_store *rs, uint64_t key, const void *page, void *scratch)
 {
 	uint64_t word, entry;
+
+	prefetch(page, MV_PAGE_SIZE);
+
 	int error = populate_key(rs, key);
 
 	if (error)
 		return error;
 	__builtin_prefetch(&rs->index[key], 1);
 	if (!mv_same_filled(page, &word))
-		return append(rs, key, pack(page, align_scratch(scratch)));
+		return append(rs, key, pack(rs, page, align_scratch(scratch)));
 	if (!entry_of_word(word, &entry))
 		return append(rs, key, (struct content){ &word, RAM_LENGTH_WORD });
 	return publish(rs, key, entry);
