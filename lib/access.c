@@ -11,7 +11,7 @@
 
 #include "region.h"
 
-/* --- single accesses --------------------------------------------------------------------- */
+/* --- single accesses -------------------------------------------------------------------- */
 
 /* Virtqueue indices and the like: a device must not see half of what a driver stores. */
 static bool is_single(const void *guest, size_t len)
@@ -77,7 +77,7 @@ static void copy_in(void *guest, void *buf, size_t len)
 		memcpy(guest, buf, len);
 }
 
-/* --- ranges ------------------------------------------------------------------------------ */
+/* --- ranges ----------------------------------------------------------------------------- */
 
 static unsigned char *byte_at(const struct mv_region *region, uint64_t gpa)
 {
@@ -147,7 +147,7 @@ int mv_memory_write(struct mv_memory *memory, uint64_t gpa, const void *buf, siz
 	return access_range(memory, gpa, (void *)(uintptr_t)buf, len, copy_in);
 }
 
-/* --- addresses --------------------------------------------------------------------------- */
+/* --- addresses -------------------------------------------------------------------------- */
 
 int mv_memory_hva(struct mv_memory *memory, uint64_t gpa, size_t *len, void **hva)
 {

@@ -38,7 +38,7 @@ uint32_t mv_region_end(struct mv_region *region, uint64_t page, enum mv_page_sta
 	return mv_page_end(word, clear | MV_WORD_STATE, set | state);
 }
 
-/* --- pins -------------------------------------------------------------------------------- */
+/* --- pins ------------------------------------------------------------------------------- */
 
 /*
  * Neither the region nor its words may be looked at once the last pin is gone: nothing else
@@ -119,7 +119,7 @@ void mv_memory_unpin(struct mv_memory *memory, uint64_t first_gpa, uint64_t last
 	}
 }
 
-/* --- looking ----------------------------------------------------------------------------- */
+/* --- looking ---------------------------------------------------------------------------- */
 
 int mv_memory_page_state(struct mv_memory *memory, uint64_t gpa, enum mv_page_state *state)
 {

@@ -39,7 +39,7 @@ void mv_memory_unlock(struct mv_memory *memory)
 	__atomic_store_n(&memory->lock, 0, __ATOMIC_RELEASE);
 }
 
-/* --- sets -------------------------------------------------------------------------------- */
+/* --- sets ------------------------------------------------------------------------------- */
 
 static size_t set_bytes(unsigned int capacity)
 {
@@ -152,7 +152,7 @@ static void leave_out(struct mv_region **to, struct mv_region *const *from, unsi
 			*to++ = from[i];
 }
 
-/* --- finding and holding ----------------------------------------------------------------- */
+/* --- finding and holding ---------------------------------------------------------------- */
 
 struct mv_region *mv_set_by_gpa(const struct mv_region_set *set, uint64_t gpa)
 {
@@ -254,8 +254,8 @@ void mv_pages_first(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_
 	mv_memory_read_leave(memory);
 	pages->region = region;
 	pages->first_page = mv_region_page(region, first_gpa);
-	pages->last_page = last_gpa < region->last_gpa ? mv_region_page(region, last_gpa)
-						       : region->pages - 1;
+	pages->last_page =
+		last_gpa < region->last_gpa ? mv_region_page(region, last_gpa) : region->pages - 1;
 	pages->last_gpa = last_gpa;
 }
 
@@ -269,7 +269,7 @@ bool mv_pages_next(struct mv_pages *pages)
 	return true;
 }
 
-/* --- adding ------------------------------------------------------------------------------ */
+/* --- adding ----------------------------------------------------------------------------- */
 
 static int check_region(const struct mv_region_config *config)
 {
@@ -393,7 +393,7 @@ int mv_memory_add_region(struct mv_memory *memory, const struct mv_region_config
 	return error;
 }
 
-/* --- taking away ------------------------------------------------------------------------- */
+/* --- taking away ------------------------------------------------------------------------ */
 
 /* From here on nobody can take a hold; false, and nothing changed, where somebody has one. */
 static bool region_close(struct mv_region *region)
@@ -465,7 +465,7 @@ int mv_memory_remove_region(struct mv_memory *memory, uint64_t first_gpa)
 	return error;
 }
 
-/* --- the whole --------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------- */
 
 static size_t views_bytes(const struct mv_view_set *set)
 {

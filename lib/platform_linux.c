@@ -47,8 +47,8 @@ static char grace_begin, grace_end;
 
 #define PAGE_BYTES  4096
 #define LINE_BYTES  64
-#define TURNS_PAUSE 32	/* about a microsecond */
-#define TURNS_YIELD 64	/* lets the owner run where it shares our processor */
+#define TURNS_PAUSE 32 /* about a microsecond */
+#define TURNS_YIELD 64 /* lets the owner run where it shares our processor */
 #define NAP_NS	    20000
 
 static bool whole_pages(size_t bytes)

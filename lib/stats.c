@@ -29,7 +29,7 @@
 #define NUMBERS	       ((sizeof(struct mv_stats) - NUMBERS_OFFSET) / sizeof(uint64_t))
 
 /* A live writer is done in a moment, unless it lost its processor: some milliseconds. */
-#define READ_TRIES 200
+#define READ_TRIES  200
 #define READ_NAP_NS 50000
 
 struct mv_stats_writer {
@@ -40,7 +40,7 @@ struct mv_stats_writer {
 	char path[];
 };
 
-/* --- creation ------------------------------------------------------------------------------ */
+/* --- creation --------------------------------------------------------------------------- */
 
 static uint64_t monotonic_ns(void)
 {
@@ -139,7 +139,7 @@ int mv_stats_publish(const char *path, const char *name, struct mv_stats_writer 
 	return 0;
 }
 
-/* --- writing ------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------- */
 
 struct mv_stats *mv_stats_begin(struct mv_stats_writer *writer)
 {
@@ -177,7 +177,7 @@ void mv_stats_withdraw(struct mv_stats_writer *writer)
 	free(writer);
 }
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------- */
 
 /* The fields up to the sequence. */
 struct header {

@@ -14,7 +14,7 @@
 
 #define VIEWS_ROOM 4 /* views that fit without growing */
 
-/* --- the published set --------------------------------------------------------------------- */
+/* --- the published set ------------------------------------------------------------------ */
 
 static size_t views_bytes(unsigned int capacity)
 {
@@ -30,8 +30,8 @@ static int reserve_views(struct mv_memory *memory)
 
 	if (spare && spare->capacity >= wanted)
 		return 0;
-	memory->spare_views = platform->ops->alloc(platform->ctx, views_bytes(wanted + VIEWS_ROOM),
-						   -1);
+	memory->spare_views =
+		platform->ops->alloc(platform->ctx, views_bytes(wanted + VIEWS_ROOM), -1);
 	if (!memory->spare_views) {
 		memory->spare_views = spare;
 		return -ENOMEM;
@@ -143,8 +143,7 @@ static void detach_locked(struct mv_memory *memory, struct mv_view *view)
 	if (at == now->count)
 		return;
 	memcpy(next->view, now->view, at * sizeof(next->view[0]));
-	memcpy(next->view + at, now->view + at + 1,
-	       (now->count - at - 1) * sizeof(next->view[0]));
+	memcpy(next->view + at, now->view + at + 1, (now->count - at - 1) * sizeof(next->view[0]));
 	next->count = now->count - 1;
 	next->grants = now->grants - (view->ops->grant ? 1 : 0);
 	publish_views(memory);
@@ -157,7 +156,7 @@ void mv_memory_detach_view(struct mv_memory *memory, struct mv_view *view)
 	mv_memory_unlock(memory);
 }
 
-/* --- batches --------------------------------------------------------------------------------- */
+/* --- batches ---------------------------------------------------------------------------- */
 
 void mv_batch_region_span(const struct mv_batch *batch, void **hva, uint64_t *gpa)
 {
@@ -202,7 +201,7 @@ static bool batch_minus(const struct mv_batch *all, const struct mv_batch *rest,
 	return !mv_batch_empty(gone);
 }
 
-/* --- the granule's revoke sequence ------------------------------------------------------------ */
+/* --- the granule's revoke sequence ------------------------------------------------------ */
 
 static uint64_t *granule_sequence(const struct mv_region *region, uint64_t page)
 {
@@ -233,7 +232,7 @@ void mv_granule_lower(struct mv_region *region, uint64_t page)
 	__atomic_fetch_add(granule_sequence(region, page), MV_REVOKES_ENDED - 1, __ATOMIC_SEQ_CST);
 }
 
-/* --- revoke and grant ------------------------------------------------------------------------- */
+/* --- revoke and grant ------------------------------------------------------------------- */
 
 /* A view refused pages: those asked before it take their consent back. */
 static void abort_views(const struct mv_view_set *set, unsigned int count,
@@ -321,7 +320,7 @@ void mv_batch_wake(const struct mv_batch *batch)
 	views_put(set);
 }
 
-/* --- discard ---------------------------------------------------------------------------------- */
+/* --- discard ---------------------------------------------------------------------------- */
 
 /**
  * struct discard - one call of mv_memory_discard()
@@ -355,7 +354,7 @@ static enum mv_page_state state_of(const struct mv_batch *batch, unsigned int bi
 /* Pages that keep their content, and their state with it. */
 static void end_refused(struct discard *discard, struct mv_batch *batch, uint32_t clear)
 {
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		end_page(discard, batch, bit, state_of(batch, bit), clear);
 		discard->refused = true;
 	}
@@ -363,7 +362,7 @@ static void end_refused(struct discard *discard, struct mv_batch *batch, uint32_
 
 static void end_dropped(struct discard *discard, struct mv_batch *batch)
 {
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		end_page(discard, batch, bit, MV_PAGE_DISCARDED, MV_WORD_UNMAPPED | MV_WORD_ACTIVE);
 		discard->dropped++;
 	}
@@ -413,8 +412,8 @@ static void discard_batch(struct discard *discard, struct mv_batch *batch)
 	end_dropped(discard, batch);
 }
 
-static void discard_granule(struct discard *discard, struct mv_region *region,
-			    uint64_t first_page, unsigned int first, unsigned int last)
+static void discard_granule(struct discard *discard, struct mv_region *region, uint64_t first_page,
+			    unsigned int first, unsigned int last)
 {
 	struct mv_batch batch = { .region = region, .first_page = first_page };
 

@@ -82,7 +82,7 @@ static unsigned char *hva_of(uint64_t gpa)
 	return model.guest.mem + slot->at * PAGE + (gpa - slot->first * PAGE);
 }
 
-/* --- regions ---------------------------------------------------------------------------------- */
+/* --- regions ---------------------------------------------------------------------------- */
 
 static bool slot_fits(const struct slot *slot)
 {
@@ -153,7 +153,7 @@ static void step_region(void)
 		remove_region(index);
 }
 
-/* --- access ------------------------------------------------------------------------------------ */
+/* --- access ----------------------------------------------------------------------------- */
 
 static size_t some_length(void)
 {
@@ -220,7 +220,7 @@ static void step_translate(void)
 	assert_int_equal(back, gpa);
 }
 
-/* --- pins --------------------------------------------------------------------------------------- */
+/* --- pins ------------------------------------------------------------------------------- */
 
 static void count_pins(const struct range *range, int by)
 {
@@ -258,11 +258,11 @@ static void step_unpin(void)
 	model.pinned[which] = model.pinned[--model.pinned_count];
 }
 
-/* --- transactions ------------------------------------------------------------------------------- */
+/* --- transactions ----------------------------------------------------------------------- */
 
 static void drop(void *ctx, struct mv_batch *batch)
 {
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		if (model.keep[fake_view_page(batch, bit)])
 			mv_batch_take(batch, bit);
 		else
@@ -363,7 +363,7 @@ static void step_moods(void)
 	model.keep[page] = one_in(6);
 }
 
-/* --- all together -------------------------------------------------------------------------------- */
+/* --- all together ----------------------------------------------------------------------- */
 
 static void check_counts(void)
 {
@@ -386,10 +386,9 @@ static const struct {
 	unsigned int share;
 	void (*step)(void);
 } steps[] = {
-	{ 300, step_read },    { 300, step_write },	 { 100, step_translate },
-	{ 80, step_pin },      { 90, step_unpin },	 { 40, step_discard },
-	{ 60, step_transition }, { 20, step_grant },	 { 9, step_moods },
-	{ 1, step_region },
+	{ 300, step_read }, { 300, step_write },  { 100, step_translate }, { 80, step_pin },
+	{ 90, step_unpin }, { 40, step_discard }, { 60, step_transition }, { 20, step_grant },
+	{ 9, step_moods },  { 1, step_region },
 };
 
 static void step(void)
@@ -433,7 +432,8 @@ static int set_up(void **state)
 	guest_init(&model.guest, MAP_PAGES * PAGE);
 	for (unsigned int i = 0; i < COUNT_OF(model.views); i++) {
 		fake_view_init(&model.views[i], ranks[i], PAGES);
-		assert_int_equal(mv_memory_attach_view(model.guest.memory, &model.views[i].view), 0);
+		assert_int_equal(mv_memory_attach_view(model.guest.memory, &model.views[i].view),
+				 0);
 	}
 	return 0;
 }

@@ -66,7 +66,7 @@ static bool crew_done(void)
 	return __atomic_load_n(&crew.done, __ATOMIC_RELAXED);
 }
 
-/* --- regions that come and go ---------------------------------------------------------------- */
+/* --- regions that come and go ----------------------------------------------------------- */
 
 #define SLOTS	   8
 #define SLOT_PAGES 3
@@ -212,7 +212,7 @@ static void regions_come_and_go_under_readers(void **state)
 	guest_finish(&guest);
 }
 
-/* --- a removal that is refused ---------------------------------------------------------------- */
+/* --- a removal that is refused ---------------------------------------------------------- */
 
 static void remove_in_vain(struct chance *chance)
 {
@@ -248,7 +248,7 @@ static void refused_removals_are_not_seen(void **state)
 	guest_finish(&guest);
 }
 
-/* --- pages: pins, faults, evictions, discards --------------------------------------------------- */
+/* --- pages: pins, faults, evictions, discards ------------------------------------------- */
 
 #define PAGES 600 /* more than a granule */
 #define HOT   24  /* that they all want, on both sides of the border */
@@ -277,7 +277,7 @@ static void note_wakes(struct fake_view *fake, enum fake_op op, const struct mv_
 {
 	if (op != FAKE_WAKE)
 		return;
-	mv_batch_for_each_page(batch, bit)
+	mv_batch_for_each_page (batch, bit)
 		wake_page(fake_view_page(batch, bit));
 }
 
@@ -355,7 +355,7 @@ static void evict(struct chance *chance)
 
 static void drop(void *ctx, struct mv_batch *batch)
 {
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint64_t page = batch->first_page + bit;
 
 		insist(!(mv_page_load(mv_batch_word(batch, bit)) & MV_WORD_PINS));
@@ -436,7 +436,7 @@ static void a_page_has_one_owner_at_a_time(void **state)
 	guest_finish(&guest);
 }
 
-/* --- grants against revokes ----------------------------------------------------------------------- */
+/* --- grants against revokes ------------------------------------------------------------- */
 
 /*
  * A table with one large entry over a granule, which may stand only while no page of it is
@@ -446,9 +446,9 @@ enum entry { ENTRY_NONE, ENTRY_FROZEN, ENTRY_PRESENT };
 
 static struct {
 	pthread_mutex_t lock;
-	bool locked;	      /* which of the two */
-	int entry;	      /* atomic */
-	bool gone[PAGES];     /* atomic: dropped and not restored */
+	bool locked;	       /* which of the two */
+	int entry;	       /* atomic */
+	bool gone[PAGES];      /* atomic: dropped and not restored */
 	unsigned int installs; /* atomic */
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -496,8 +496,7 @@ static bool install_locked(const struct mv_region *region, uint64_t sample)
 	bool installed;
 
 	pthread_mutex_lock(&table.lock);
-	installed = !mv_granule_changed(region, 0, sample) &&
-		    swap_entry(ENTRY_NONE, ENTRY_PRESENT);
+	installed = !mv_granule_changed(region, 0, sample) && swap_entry(ENTRY_NONE, ENTRY_PRESENT);
 	pthread_mutex_unlock(&table.lock);
 	return installed;
 }
@@ -532,7 +531,7 @@ static void grant_large(struct chance *chance)
 
 static void drop_under_table(void *ctx, struct mv_batch *batch)
 {
-	mv_batch_for_each_page(batch, bit)
+	mv_batch_for_each_page (batch, bit)
 		__atomic_store_n(&table.gone[bit], true, __ATOMIC_RELAXED);
 	/* Nobody reaches what is being dropped, and nobody will until it is back. */
 	for (int i = 0; i < 3; i++) {

@@ -35,7 +35,7 @@ static int fake_grant(struct mv_view *view, const struct mv_batch *batch)
 	struct fake_view *fake = fake_of(view);
 
 	note(fake, FAKE_GRANT, batch);
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint8_t *stage = stage_of(fake, batch, bit);
 
 		insist(*stage == FAKE_REVOKED || *stage == FAKE_REACHED);
@@ -50,15 +50,15 @@ static void fake_prepare(struct mv_view *view, struct mv_batch *batch)
 	struct fake_view *fake = fake_of(view);
 
 	note(fake, FAKE_PREPARE, batch);
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint8_t *stage = stage_of(fake, batch, bit);
 
 		insist(*stage == FAKE_REVOKED || *stage == FAKE_REACHED);
 		if (__atomic_load_n(&fake->refuse[fake_view_page(batch, bit)], __ATOMIC_RELAXED))
 			mv_batch_take(batch, bit);
 		else
-			set_stage(stage, *stage == FAKE_REACHED ? FAKE_PREPARED
-								: FAKE_REVOKED_PREPARED);
+			set_stage(stage,
+				  *stage == FAKE_REACHED ? FAKE_PREPARED : FAKE_REVOKED_PREPARED);
 	}
 }
 
@@ -67,7 +67,7 @@ static void fake_abort(struct mv_view *view, const struct mv_batch *batch)
 	struct fake_view *fake = fake_of(view);
 
 	note(fake, FAKE_ABORT, batch);
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint8_t *stage = stage_of(fake, batch, bit);
 
 		insist(*stage == FAKE_PREPARED || *stage == FAKE_REVOKED_PREPARED);
@@ -80,7 +80,7 @@ static void fake_commit(struct mv_view *view, const struct mv_batch *batch)
 	struct fake_view *fake = fake_of(view);
 
 	note(fake, FAKE_COMMIT, batch);
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint8_t *stage = stage_of(fake, batch, bit);
 
 		insist(*stage == FAKE_PREPARED || *stage == FAKE_REVOKED_PREPARED);
@@ -93,7 +93,7 @@ static void fake_flush(struct mv_view *view, const struct mv_batch *batch)
 	struct fake_view *fake = fake_of(view);
 
 	note(fake, FAKE_FLUSH, batch);
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint8_t *stage = stage_of(fake, batch, bit);
 
 		insist(*stage == FAKE_COMMITTED);

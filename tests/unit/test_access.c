@@ -75,10 +75,10 @@ static void nothing_is_touched_where_a_byte_is_outside(void **state)
 		uint64_t gpa;
 		size_t len;
 	} cases[] = {
-		{ 3 * PAGE, PAGE + 1 },	  { 4 * PAGE, 1 },	   { 4 * PAGE - 1, 2 },
-		{ 5 * PAGE, PAGE + 1 },	  { 0, 8 * PAGE },	   { 6 * PAGE - 1, 2 },
-		{ TOP - 1, 2 },		  { TOP, 2 * PAGE + 1 },   { UINT64_MAX, 2 },
-		{ TOP + 5, SIZE_MAX },	  { 0, SIZE_MAX },	   { 1, SIZE_MAX },
+		{ 3 * PAGE, PAGE + 1 },	  { 4 * PAGE, 1 },	    { 4 * PAGE - 1, 2 },
+		{ 5 * PAGE, PAGE + 1 },	  { 0, 8 * PAGE },	    { 6 * PAGE - 1, 2 },
+		{ TOP - 1, 2 },		  { TOP, 2 * PAGE + 1 },    { UINT64_MAX, 2 },
+		{ TOP + 5, SIZE_MAX },	  { 0, SIZE_MAX },	    { 1, SIZE_MAX },
 		{ UINT64_MAX, SIZE_MAX }, { TOP - PAGE, PAGE - 1 }, { PAGE, SIZE_MAX - PAGE + 1 },
 	};
 

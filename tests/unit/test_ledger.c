@@ -3,7 +3,7 @@
 #include "support/guest.h"
 #include "support/testing.h"
 
-#define PAGE MV_PAGE_SIZE
+#define PAGE	 MV_PAGE_SIZE
 #define PINS_MAX 65535u
 
 static int set_up(void **state)
@@ -22,7 +22,7 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* --- one word ------------------------------------------------------------------------------ */
+/* --- one word --------------------------------------------------------------------------- */
 
 static void begin_if_wants_its_word(void **state)
 {
@@ -141,7 +141,7 @@ static void pins_count_to_their_limit(void **state)
 	assert_int_equal(page, MV_PAGE_ABSENT | MV_WORD_ACTIVE);
 }
 
-/* --- a memory's -------------------------------------------------------------------------------- */
+/* --- a memory's ------------------------------------------------------------------------- */
 
 static uint64_t pinned(struct guest *guest)
 {
@@ -229,8 +229,8 @@ static void a_state_takes_its_count_along(void **state)
 
 	for (unsigned int next = MV_PAGE_RESIDENT; next < MV_PAGE_STATES; next++) {
 		mv_page_begin(mv_platform_linux(), &region->words[2]);
-		uint32_t before = mv_region_end(region, 2, (enum mv_page_state)next,
-						MV_WORD_ACTIVE, 0);
+		uint32_t before =
+			mv_region_end(region, 2, (enum mv_page_state)next, MV_WORD_ACTIVE, 0);
 
 		assert_int_equal(mv_word_state(before), now);
 		assert_int_equal(mv_memory_page_state(guest->memory, 2 * PAGE + 1, &now), 0);

@@ -156,7 +156,8 @@ static void regions_are_found_whatever_the_order(void **state)
 		if (there[slot])
 			assert_int_equal(mv_memory_remove_region(guest->memory, gpa), 0);
 		else
-			assert_int_equal(guest_add(guest, gpa, 3, (SLOTS - 1 - slot) * 4 * PAGE), 0);
+			assert_int_equal(guest_add(guest, gpa, 3, (SLOTS - 1 - slot) * 4 * PAGE),
+					 0);
 		there[slot] = !there[slot];
 		if (step % 20 == 0)
 			check_lookups(guest, there, SLOTS);

@@ -26,8 +26,8 @@ static void memory_is_zeroed_and_aligned(void **state)
 
 			assert_non_null(mem);
 			assert_int_equal((uintptr_t)mem % 64, 0);
-			assert_int_equal(sizes[i] && sizes[i] % 4096 == 0 ? (uintptr_t)mem % 4096 : 0,
-					 0);
+			assert_int_equal(
+				sizes[i] && sizes[i] % 4096 == 0 ? (uintptr_t)mem % 4096 : 0, 0);
 			for (size_t at = 0; at < sizes[i]; at++)
 				assert_int_equal(mem[at], 0);
 			memset(mem, 0x77, sizes[i]);

@@ -80,8 +80,8 @@ static void all_is_unknown_at_first(void **state)
 	assert_int_equal(stats.pid, getpid());
 	assert_string_equal(stats.name, "vm");
 	assert_true(stats.start_time != MV_STATS_UNKNOWN);
-	for (const uint64_t *number = &stats.pager_time; (const void *)number < (void *)(&stats + 1);
-	     number++)
+	for (const uint64_t *number = &stats.pager_time;
+	     (const void *)number < (void *)(&stats + 1); number++)
 		assert_true(*number == MV_STATS_UNKNOWN);
 	mv_stats_withdraw(writer);
 	assert_int_equal(mv_stats_read(place->path, &stats), -ENOENT);

@@ -96,7 +96,7 @@ static struct mv_batch begin(struct scene *scene, uint64_t granule, unsigned int
 
 static void end(struct mv_batch *batch)
 {
-	mv_batch_for_each_page(batch, bit)
+	mv_batch_for_each_page (batch, bit)
 		mv_page_end(mv_batch_word(batch, bit), 0, 0);
 }
 
@@ -115,7 +115,7 @@ static void expect(const struct scene *scene, unsigned int at, int view, enum fa
 	assert_false(mv_batch_next_run(&scene->events[at].batch, &bit, &count));
 }
 
-/* --- attaching ------------------------------------------------------------------------------- */
+/* --- attaching -------------------------------------------------------------------------- */
 
 static void attach_wants_its_operations(void **state)
 {
@@ -208,51 +208,7 @@ static void a_detached_view_is_not_asked(void **state)
 	end(&batch);
 }
 
-/* --- batches --------------------------------------------------------------------------------- */
-
-static void runs_are_found(void **state)
-{
-	struct mv_batch batch = { .first_page = 0 };
-	static const struct {
-		unsigned int first, count;
-	} runs[] = { { 0, 1 }, { 62, 4 }, { 127, 1 }, { 130, 130 }, { 511, 1 } };
-	unsigned int bit = 0, count = 99;
-
-	assert_false(mv_batch_next_run(&batch, &bit, &count));
-	assert_int_equal(count, 99);
-	for (size_t i = 0; i < COUNT_OF(runs); i++)
-		for (unsigned int j = 0; j < runs[i].count; j++)
-			mv_batch_add(&batch, runs[i].first + j);
-	for (size_t i = 0; i < COUNT_OF(runs); i++, bit += count) {
-		assert_true(mv_batch_next_run(&batch, &bit, &count));
-		assert_int_equal(bit, runs[i].first);
-		assert_int_equal(count, runs[i].count);
-	}
-	assert_false(mv_batch_next_run(&batch, &bit, &count));
-	memset(batch.bits, 0xff, sizeof(batch.bits));
-	bit = 100;
-	assert_true(mv_batch_next_run(&batch, &bit, &count));
-	assert_int_equal(bit, 100);
-	assert_int_equal(count, 412);
-	bit = MV_GRANULE_PAGES;
-	assert_false(mv_batch_next_run(&batch, &bit, &count));
-}
-
-static void a_batch_knows_its_place(void **state)
-{
-	struct scene *scene = *state;
-	struct mv_batch batch = begin(scene, 2, 0, 0);
-	uint64_t gpa;
-	void *hva;
-
-	mv_batch_region_span(&batch, &hva, &gpa);
-	assert_ptr_equal(hva, scene->guest.mem + 1024 * PAGE);
-	assert_int_equal(gpa, 1024 * PAGE);
-	mv_batch_region_span(&batch, NULL, NULL);
-	end(&batch);
-}
-
-/* --- revoking -------------------------------------------------------------------------------- */
+/* --- revoking --------------------------------------------------------------------------- */
 
 static void all_prepare_then_all_commit_then_all_flush(void **state)
 {
@@ -363,62 +319,14 @@ static void a_grant_reaches_all_in_spite_of_one(void **state)
 	end(&batch);
 }
 
-/* --- the granule's sequence ------------------------------------------------------------------- */
-
-static uint64_t sample_in_prepare;
-
-static void sample_op(struct fake_view *fake, enum fake_op op, const struct mv_batch *batch)
-{
-	if (op == FAKE_PREPARE)
-		sample_in_prepare = mv_granule_sample(batch->region, batch->first_page);
-}
-
-static void a_revoke_changes_its_granule_only(void **state)
-{
-	struct scene *scene = *state;
-	struct mv_region *region = guest_region(&scene->guest, 0);
-	uint64_t sample = mv_granule_sample(region, 600), other = mv_granule_sample(region, 0);
-
-	attach_all(scene);
-	scene->views[0].on_op = sample_op;
-	assert_false(mv_granule_changed(region, 600, sample));
-	struct mv_batch batch = begin(scene, 1, 0, 0);
-
-	mv_batch_revoke(&batch);
-	/* Sampled while it ran: never good, not even now that it has ended. */
-	assert_true(mv_granule_changed(region, 600, sample_in_prepare));
-	assert_true(mv_granule_changed(region, 1023, sample));
-	assert_false(mv_granule_changed(region, 511, other));
-	assert_false(mv_granule_changed(region, 1024, mv_granule_sample(region, 1024)));
-	assert_false(mv_granule_changed(region, 600, mv_granule_sample(region, 600)));
-	end(&batch);
-}
-
-static void two_revokes_at_once_are_both_seen(void **state)
-{
-	struct scene *scene = *state;
-	struct mv_region *region = guest_region(&scene->guest, 0);
-
-	mv_granule_raise(region, 0);
-	mv_granule_raise(region, 511);
-	assert_true(mv_granule_changed(region, 0, mv_granule_sample(region, 0)));
-	mv_granule_lower(region, 0);
-	uint64_t between = mv_granule_sample(region, 0);
-
-	assert_true(mv_granule_changed(region, 0, between));
-	mv_granule_lower(region, 0);
-	assert_true(mv_granule_changed(region, 0, between));
-	assert_false(mv_granule_changed(region, 0, mv_granule_sample(region, 0)));
-}
-
-/* --- discarding ------------------------------------------------------------------------------- */
+/* --- discarding ------------------------------------------------------------------------- */
 
 static void drop(void *ctx, struct mv_batch *batch)
 {
 	struct scene *scene = ctx;
 
 	add_event(scene, -1, FAKE_FLUSH, batch);
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		if (mv_batch_has(&scene->keep, bit))
 			mv_batch_take(batch, bit);
 		else
@@ -553,9 +461,8 @@ static void who_met_a_busy_page_is_woken(void **state)
 	struct scene *scene = *state;
 
 	attach_all(scene);
-	assert_int_equal(mv_memory_discard(scene->guest.memory, 0, 4 * PAGE - 1, meet_busy, scene,
-					   NULL),
-			 0);
+	assert_int_equal(
+		mv_memory_discard(scene->guest.memory, 0, 4 * PAGE - 1, meet_busy, scene, NULL), 0);
 	assert_int_equal(scene->count, 13);
 	for (unsigned int i = 0; i < VIEWS; i++)
 		expect(scene, 10 + i, (int)i, FAKE_WAKE, 2, 1);
@@ -585,9 +492,8 @@ static void the_sequence_stays_raised_until_the_drop(void **state)
 	struct scene *scene = *state;
 	struct mv_region *region = guest_region(&scene->guest, 0);
 
-	assert_int_equal(mv_memory_discard(scene->guest.memory, 0, PAGE - 1, sample_drop, NULL,
-					   NULL),
-			 0);
+	assert_int_equal(
+		mv_memory_discard(scene->guest.memory, 0, PAGE - 1, sample_drop, NULL, NULL), 0);
 	assert_int_equal(sample_in_drop & MV_REVOKES_RUNNING, 1);
 	assert_int_equal(mv_granule_sample(region, 0) & MV_REVOKES_RUNNING, 0);
 	assert_true(mv_granule_changed(region, 0, sample_in_drop));
@@ -603,16 +509,12 @@ int main(void)
 		TEST(equals_keep_the_order_of_attachment),
 		TEST(many_views_come_and_go),
 		TEST(a_detached_view_is_not_asked),
-		TEST(runs_are_found),
-		TEST(a_batch_knows_its_place),
 		TEST(all_prepare_then_all_commit_then_all_flush),
 		TEST(a_refused_page_is_given_back),
 		TEST(refusals_of_several_views_add_up),
 		TEST(nothing_is_committed_where_all_is_refused),
 		TEST(nobody_is_asked_about_nothing),
 		TEST(a_grant_reaches_all_in_spite_of_one),
-		TEST(a_revoke_changes_its_granule_only),
-		TEST(two_revokes_at_once_are_both_seen),
 		TEST(discard_refuses_bad_ranges),
 		TEST(discard_goes_granule_by_granule),
 		TEST(the_drop_comes_after_the_flush),
