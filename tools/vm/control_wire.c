@@ -236,6 +236,8 @@ static int take(struct wire *wire, struct json_object **message)
 	int found;
 
 	skip_blanks(wire);
+	if (wire->looked == wire->in_last)
+		return -EAGAIN;
 	found = wire->framing == WIRE_LINES ? find_line(wire) : find_object(wire);
 	if (found < 0)
 		return found;
