@@ -32,12 +32,15 @@
 #define UNMAPPED_SHARE 8    /* of the limit: how far the unmap hand works ahead */
 #define EVICT_RUN      64   /* pages sealed at once: bounds how long a fault waits */
 #define EVICTORS_MAX   8    /* more find nothing to do */
+/* Pages that a full store may refuse before faults are let past the limit: a millisecond. */
+#define REFUSED_MAX    256
 #define TICK_NS	       100000000
 
 struct evictor {
 	struct mv_pager *pager;
 	void *scratch; /* the store's */
 	void *buffer;
+	unsigned int refused; /* pages that the store had no room for, in this shrink() */
 };
 
 /* --- how many -------------------------------------------------------------------------- */
@@ -224,8 +227,10 @@ static void copy_batch(struct evictor *evictor, struct pager_region *pr, struct 
 		if (!error)
 			continue;
 		mv_batch_take(batch, bit);
-		if (error == -ENOSPC)
+		if (error == -ENOSPC) {
 			pager_count(&evictor->pager->count.store_full, 1);
+			evictor->refused++;
+		}
 		if (mv_page_seal(mv_batch_word(batch, bit)))
 			pr_end(pr, page, MV_PAGE_RESIDENT, 0, 0);
 		else
@@ -491,12 +496,15 @@ static void set_stuck(struct mv_pager *pager, bool stuck)
 /*
  * Evict down to the stop mark. A whole round without success means that everything is in
  * use: then take what comes. A round of that in vain too, and faults may pass the limit.
+ * So they may once the store has refused many pages: the odd one that it still takes is not
+ * worth that every fault waits for it.
  */
 static void shrink(struct evictor *evictor)
 {
 	struct mv_pager *pager = evictor->pager;
 	uint64_t idle_steps = 0;
 
+	evictor->refused = 0;
 	while (above_stop(pager) && may_evict(pager)) {
 		uint64_t round = 2 * all_granules(pager) + 2;
 		unsigned int evicted = step(evictor, idle_steps >= round);
@@ -504,7 +512,7 @@ static void shrink(struct evictor *evictor)
 		idle_steps = evicted ? 0 : idle_steps + 1;
 		if (evicted)
 			set_stuck(pager, false);
-		if (idle_steps > 2 * round) {
+		if (idle_steps > 2 * round || evictor->refused > REFUSED_MAX) {
 			set_stuck(pager, true);
 			break;
 		}
