@@ -29,9 +29,9 @@ class Plan:
     budget: int = 576
     memory: int = 512
     workload: int = 384
-    hot: int = 96
+    hot: int = 72
     cold: int = 1500
-    seconds: int = 40
+    seconds: int = 30
     seed: int = 1
     deadline: int = 120
 
@@ -41,7 +41,7 @@ class Plan:
         return self.budget // 3
 
 
-SHORT = Plan(budget=216, memory=256, workload=128, hot=32, cold=1000, seconds=12, deadline=60)
+SHORT = Plan(budget=380, memory=320, workload=192, hot=40, seconds=10, deadline=90)
 
 _LINE = re.compile(r"^workload: (\w+)?(.*)$")
 _NUMBER = re.compile(r"(\w+)=([\w.]+)")
