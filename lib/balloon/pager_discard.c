@@ -38,6 +38,12 @@ static void drop_batch(void *ctx, struct mv_batch *batch)
 	mv_batch_for_each_page(batch, bit) {
 		uint32_t word = mv_page_load(mv_batch_word(batch, bit));
 
+		/* Its marker in the mapping is not ours to take away. */
+		if (mv_word_state(word) == MV_PAGE_POISONED) {
+			mv_batch_take(batch, bit);
+			mv_batch_take(&resident, bit);
+			continue;
+		}
 		unmapped += !!(word & MV_WORD_UNMAPPED);
 		if (mv_word_state(word) == MV_PAGE_STORED)
 			store->ops->drop(store, pr->first_key + batch->first_page + bit);

@@ -9,11 +9,21 @@
 #include "pager_internal.h"
 #include "uffd.h"
 
-static struct pager_region *view_region(struct mv_view *view, const struct mv_batch *batch)
+/*
+ * The region of a batch, or NULL where it is not managed; to be left in any case. The read
+ * section keeps the region, which may be detached at any moment once its pages are free.
+ */
+static struct pager_region *enter_region(struct mv_view *view, const struct mv_batch *batch)
 {
 	struct mv_pager *pager = (void *)((char *)view - offsetof(struct mv_pager, view));
 
+	mv_memory_read_enter(pager->memory);
 	return pager_region_of(pager, batch->region);
+}
+
+static void leave_region(const struct mv_batch *batch)
+{
+	mv_memory_read_leave(batch->region->memory);
 }
 
 /* The pages of a batch that are still mapped: the others have been revoked before. */
@@ -30,38 +40,41 @@ static void only_mapped(const struct mv_batch *batch, struct mv_batch *mapped)
 
 static void view_prepare(struct mv_view *view, struct mv_batch *batch)
 {
-	struct pager_region *pr = view_region(view, batch);
+	struct pager_region *pr = enter_region(view, batch);
 	struct mv_batch mapped, could;
 
-	if (!pr)
-		return;
-	only_mapped(batch, &mapped);
-	could = mapped;
-	pr->backing->prepare(pr, &could);
-	for (unsigned int i = 0; i < MV_BATCH_WORDS; i++)
-		batch->bits[i] &= ~(mapped.bits[i] & ~could.bits[i]);
+	if (pr) {
+		only_mapped(batch, &mapped);
+		could = mapped;
+		pr->backing->prepare(pr, &could);
+		for (unsigned int i = 0; i < MV_BATCH_WORDS; i++)
+			batch->bits[i] &= ~(mapped.bits[i] & ~could.bits[i]);
+	}
+	leave_region(batch);
 }
 
 static void view_abort(struct mv_view *view, const struct mv_batch *batch)
 {
-	struct pager_region *pr = view_region(view, batch);
+	struct pager_region *pr = enter_region(view, batch);
 	struct mv_batch mapped;
 
-	if (!pr)
-		return;
-	only_mapped(batch, &mapped);
-	pr->backing->abort(pr, &mapped);
+	if (pr) {
+		only_mapped(batch, &mapped);
+		pr->backing->abort(pr, &mapped);
+	}
+	leave_region(batch);
 }
 
 static void view_commit(struct mv_view *view, const struct mv_batch *batch)
 {
-	struct pager_region *pr = view_region(view, batch);
+	struct pager_region *pr = enter_region(view, batch);
 	struct mv_batch mapped;
 
-	if (!pr)
-		return;
-	only_mapped(batch, &mapped);
-	pr->backing->commit(pr, &mapped);
+	if (pr) {
+		only_mapped(batch, &mapped);
+		pr->backing->commit(pr, &mapped);
+	}
+	leave_region(batch);
 }
 
 /* The kernel has flushed every processor's TLB when its call returns. */
@@ -71,12 +84,13 @@ static void view_flush(struct mv_view *view, const struct mv_batch *batch)
 
 static void view_wake(struct mv_view *view, const struct mv_batch *batch)
 {
-	struct pager_region *pr = view_region(view, batch);
+	struct pager_region *pr = enter_region(view, batch);
 	unsigned int bit = 0, count;
 
 	for (; pr && mv_batch_next_run(batch, &bit, &count); bit += count)
 		mv_uffd_wake(pr->uffd, pr_hva(pr, batch->first_page + bit),
 			     (uint64_t)count << MV_PAGE_SHIFT);
+	leave_region(batch);
 }
 
 const struct mv_view_ops pager_view_ops = {
