@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The pager's fault path beside a bare handler: a thread that polls userfaultfd, reads, and
+ * answers each fault with the same UFFDIO_COPY, and keeps no record of anything.
+ *
+ * The store is one that has every page at once, so that what is measured is the pager.
+ * Restoring from a real store, and evicting, are in bench_swap.c.
+ */
+#include "support/bench.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "balloon/uffd.h"
+#include "support/bench_pager.h"
+
+#define PAGES	    4096
+#define PAGES_QUICK 1024
+
+struct setting {
+	struct bench *bench;
+	enum bench_memory kind;
+	unsigned int handler_cpu;
+	uint32_t pages;
+	uint32_t *order;
+	double *latency;
+};
+
+/* --- a store that costs nothing ---------------------------------------------------------- */
+
+static int null_put(struct mv_store *store, uint64_t key, const void *page, void *scratch)
+{
+	return 0;
+}
+
+static int null_get(struct mv_store *store, uint64_t key, void *page)
+{
+	return 0;
+}
+
+static void null_drop(struct mv_store *store, uint64_t key)
+{
+}
+
+static int null_maintain(struct mv_store *store)
+{
+	return 0;
+}
+
+static void null_stats(struct mv_store *store, struct mv_store_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+}
+
+static const struct mv_store_ops null_ops = {
+	.put = null_put,
+	.get = null_get,
+	.drop = null_drop,
+	.maintain = null_maintain,
+	.get_stats = null_stats,
+};
+
+/* --- touching ----------------------------------------------------------------------------- */
+
+/* The median time of a touch that faults, in microseconds. */
+static double touch_all(struct setting *s, volatile unsigned char *mem)
+{
+	for (uint32_t i = 0; i < s->pages; i++) {
+		volatile unsigned char *page = mem + (size_t)s->order[i] * MV_PAGE_SIZE;
+		uint64_t start = bench_ticks();
+
+		(void)*page;
+		s->latency[i] = bench_ns(s->bench, bench_ticks() - start) / 1000;
+	}
+	return bench_median(s->latency, s->pages);
+}
+
+static double pager_round(void *ctx)
+{
+	struct setting *s = ctx;
+	struct mv_store store = { .ops = &null_ops };
+	struct bench_pager bp;
+	double median;
+
+	bench_pager_open(&bp, s->kind, s->pages, &store);
+	bench_pager_evict_all(&bp, 1);
+	bench_pager_start_handler(&bp, s->handler_cpu);
+	median = touch_all(s, bp.mem);
+	bench_pager_close(&bp);
+	return median;
+}
+
+/* --- the bare handler --------------------------------------------------------------------- */
+
+struct bare {
+	int uffd, stop;
+	unsigned int cpu;
+	void *buffer;
+};
+
+static void *bare_handler(void *ctx)
+{
+	struct bare *bare = ctx;
+
+	bench_pin(bare->cpu);
+	for (;;) {
+		struct pollfd fds[2] = { { bare->stop, POLLIN, 0 }, { bare->uffd, POLLIN, 0 } };
+		struct uffd_msg message;
+
+		poll(fds, 2, -1);
+		if (fds[0].revents)
+			return NULL;
+		if (read(bare->uffd, &message, sizeof(message)) != sizeof(message))
+			continue;
+		uint64_t at = message.arg.pagefault.address & ~(MV_PAGE_SIZE - 1);
+
+		if (mv_uffd_copy(bare->uffd, (void *)(uintptr_t)at, bare->buffer))
+			bench_die("UFFDIO_COPY: %s", strerror(errno));
+	}
+}
+
+static double bare_round(void *ctx)
+{
+	struct setting *s = ctx;
+	size_t bytes = (size_t)s->pages * MV_PAGE_SIZE;
+	struct bare bare = { .stop = eventfd(0, 0), .cpu = s->handler_cpu };
+	unsigned char *mem;
+	pthread_t thread;
+	double median;
+	int fd;
+
+	bare.buffer = bench_pages(MV_PAGE_SIZE);
+	mem = bench_map(s->kind, bytes, &fd);
+	bare.uffd = mv_uffd_open(s->kind == BENCH_SHARED ? UFFD_FEATURE_MISSING_SHMEM : 0);
+	if (bare.uffd < 0 ||
+	    mv_uffd_register(bare.uffd, mem, bytes, UFFDIO_REGISTER_MODE_MISSING))
+		bench_die("userfaultfd: %s", strerror(errno));
+	pthread_create(&thread, NULL, bare_handler, &bare);
+	median = touch_all(s, mem);
+	if (eventfd_write(bare.stop, 1))
+		bench_die("eventfd: %s", strerror(errno));
+	pthread_join(thread, NULL);
+	close(bare.uffd);
+	close(bare.stop);
+	bench_unmap(mem, bytes, fd);
+	munmap(bare.buffer, MV_PAGE_SIZE);
+	return median;
+}
+
+/* --- figures ------------------------------------------------------------------------------ */
+
+static void compare(struct setting *s, enum bench_memory kind, unsigned int cpu, const char *name,
+		    const char *goal)
+{
+	s->kind = kind;
+	s->handler_cpu = cpu;
+	if (cpu >= bench_cpus()) {
+		bench_skip(s->bench, name, "one processor");
+		return;
+	}
+	bench_compare(s->bench, &(struct bench_pair){
+					.name = name,
+					.unit = "us",
+					.peer_name = "bare handler",
+					.ours = pager_round,
+					.peer = bare_round,
+					.ctx = s,
+					.goal = goal,
+				});
+}
+
+int main(int argc, char **argv)
+{
+	struct bench bench = bench_open(argc, argv);
+	struct setting s = { .bench = &bench, .pages = bench.quick ? PAGES_QUICK : PAGES };
+	unsigned int features;
+
+	if (mv_pager_probe(&features)) {
+		bench_skip(&bench, "fault", "no userfaultfd for this user");
+		return bench_close(&bench);
+	}
+	s.order = malloc(s.pages * sizeof(*s.order));
+	s.latency = malloc(s.pages * sizeof(*s.latency));
+	if (!s.order || !s.latency)
+		bench_die("no memory");
+	bench_shuffle(s.order, s.pages, 1);
+	bench_pin(0);
+	compare(&s, BENCH_SHARED, 0, "fault, memfd, handler on the core", "<=1.10");
+	compare(&s, BENCH_SHARED, 1, "fault, memfd, handler elsewhere", NULL);
+	if (features & MV_PAGER_MOVE) {
+		compare(&s, BENCH_PRIVATE, 0, "fault, anonymous, handler on the core", "<=1.10");
+		compare(&s, BENCH_PRIVATE, 1, "fault, anonymous, handler elsewhere", NULL);
+	} else {
+		bench_skip(&bench, "fault, anonymous", "no UFFDIO_MOVE (Linux 6.8)");
+	}
+	free(s.order);
+	free(s.latency);
+	return bench_close(&bench);
+}
