@@ -12,9 +12,11 @@
 
 #define MIB (1024.0 * 1024)
 
-/* What a guest should have left: free, or to be had by dropping cache. */
-#define RESERVE	    0.10
-#define RESERVE_MIN (32 * MIB)
+/*
+ * What a guest should have left, free or to be had by dropping cache: a part of its total,
+ * and what it may come to need until the balloon can give way.
+ */
+#define RESERVE 0.10
 
 /* Of its cache a guest keeps this part, or the reserve where that is more. */
 #define CACHE_KEEP 0.5
@@ -63,25 +65,25 @@ static bool read_guest(const struct policy_numbers *n, struct guest *guest)
 	return guest->used >= 0;
 }
 
-static double reserve(const struct guest *guest)
+static double uses(const struct policy_vm *vm, const struct guest *guest)
 {
-	return fmax(guest->total * RESERVE, RESERVE_MIN);
+	return (double)vm->reserved_bytes + guest->used;
 }
 
 static double wants(const struct policy_vm *vm, const struct guest *guest)
 {
-	double left = fmax(reserve(guest), guest->cache * CACHE_KEEP);
+	double reserve = fmax(guest->total * RESERVE, vm->growth_bytes);
 
-	return (double)vm->reserved_bytes + guest->used + left;
+	return uses(vm, guest) + fmax(reserve, guest->cache * CACHE_KEEP);
 }
 
-double balloon_guest_wants(const struct policy_vm *vm)
+double balloon_guest_uses(const struct policy_vm *vm)
 {
 	struct guest guest;
 
 	if (vm->reserved_bytes == POLICY_UNKNOWN || !read_guest(&vm->numbers, &guest))
 		return 0;
-	return wants(vm, &guest);
+	return uses(vm, &guest) + guest.cache * CACHE_KEEP;
 }
 
 /*

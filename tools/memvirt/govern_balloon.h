@@ -15,7 +15,7 @@
  */
 void balloon_decide(const struct policy *policy, struct policy_vm *vm);
 
-/** balloon_guest_wants() - what the guest says it needs, bytes; 0 where that is unknown */
-double balloon_guest_wants(const struct policy_vm *vm);
+/** balloon_guest_uses() - what the guest says it uses, bytes; 0 where that is unknown */
+double balloon_guest_uses(const struct policy_vm *vm);
 
 #endif /* MEMVIRT_GOVERN_BALLOON_H */

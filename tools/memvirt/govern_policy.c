@@ -29,14 +29,15 @@
 
 /*
  * How fast a guest is expected to populate memory until the tick after next: as fast as it
- * did, which is forgotten slowly. At first as fast as faults can be handled; never so slowly
- * that a sudden start is a surprise.
+ * did, which is forgotten slowly; never so slowly that a sudden start is a surprise, and not
+ * faster than faults can be handled.
  */
-#define GROWTH_MAX_PER_S (256 * MIB)
-#define GROWTH_MIN_PER_S (48 * MIB)
-#define GROWTH_FORGOTTEN 0.07 /* in a second */
-#define GROWTH_TICKS	 2
-#define GROWTH_STEP	 (16 * MIB)
+#define GROWTH_FIRST_PER_S (96 * MIB)
+#define GROWTH_MIN_PER_S   (32 * MIB)
+#define GROWTH_MAX_PER_S   (256 * MIB)
+#define GROWTH_FORGOTTEN   0.07 /* in a second */
+#define GROWTH_TICKS	   2
+#define GROWTH_STEP	   (16 * MIB)
 
 /*
  * The ratio assumed of content that was never stored, and how fast it comes to what is
@@ -83,7 +84,7 @@ void policy_vm_init(struct policy_vm *vm)
 {
 	*vm = (struct policy_vm){
 		.ratio = RATIO_FIRST,
-		.growth_per_s = GROWTH_MAX_PER_S,
+		.growth_per_s = GROWTH_FIRST_PER_S,
 		.reserved_bytes = POLICY_UNKNOWN,
 		.last_actual = POLICY_UNKNOWN,
 		.target_bytes = POLICY_UNKNOWN,
@@ -142,19 +143,20 @@ static void update_growth(const struct policy *policy, struct policy_vm *vm)
 	if (vm->populated > 0)
 		vm->growth_per_s = fmax(vm->growth_per_s, (now - vm->populated) / seconds);
 	vm->growth_per_s = fmin(fmax(vm->growth_per_s, GROWTH_MIN_PER_S), GROWTH_MAX_PER_S);
+	vm->growth_bytes = vm->growth_per_s * GROWTH_TICKS * seconds;
 	vm->populated = now;
 }
 
-static double potential(const struct policy *policy, const struct policy_vm *vm)
+/* @part of the growth that is expected, in steps, so that a limit does not follow each page. */
+static double potential(const struct policy_vm *vm, double part)
 {
 	const struct policy_numbers *n = &vm->numbers;
 	double soon;
 
 	if (!is_managed(n))
 		return most(n);
-	/* In steps, so that a limit does not follow each page. */
-	soon = vm->populated + vm->growth_per_s * GROWTH_TICKS * interval_s(policy);
-	soon = ceil(soon / GROWTH_STEP) * GROWTH_STEP;
+	soon = ceil((vm->populated + vm->growth_bytes) / GROWTH_STEP) * GROWTH_STEP;
+	soon = vm->populated + part * (soon - vm->populated);
 	return fmax(vm->populated, fmin(most(n), soon));
 }
 
@@ -173,17 +175,40 @@ static void update_ratio(struct policy_vm *vm)
 	vm->overhead += fmax(memory - vm->ratio * bytes, 0);
 }
 
+/* Without a limit nothing is known of what is resident. */
+static bool needs_learning(const struct policy_numbers *n)
+{
+	return n->pager_fresh && !n->held && !is_managed(n) &&
+	       n->limit_bytes == POLICY_UNLIMITED && n->configured_bytes != POLICY_UNKNOWN &&
+	       n->configured_bytes >= POLICY_FLOOR_MIN;
+}
+
 /* A VM whose limit stays counts with all that it may come to. */
 static double cost_of_fixed(const struct policy_vm *vm)
 {
 	const struct policy_numbers *n = &vm->numbers;
 	double limit = n->held ? vm->potential : or_zero(n->limit_bytes);
 
+	/* For the one tick it counts with little, so that others need not make room blindly. */
+	if (needs_learning(n))
+		return vm->floor;
 	if (n->limit_bytes == POLICY_UNLIMITED || !is_managed(n))
 		limit = vm->potential;
 	limit = fmin(limit, vm->potential);
 	return limit + (vm->potential - limit) * vm->ratio + vm->overhead +
 	       (n->held ? or_zero(n->store_memory_bytes) : 0);
+}
+
+/* What follows from how much it can have populated by the time of the next ticks. */
+static void expect_growth(struct policy_vm *vm, double part)
+{
+	const struct policy_numbers *n = &vm->numbers;
+
+	vm->potential = fmax(potential(vm, part), vm->floor);
+	vm->resident = is_managed(n) ? fmin((double)n->resident_bytes, vm->potential) : 0;
+	vm->old = n->limit_bytes == POLICY_UNLIMITED ? vm->potential
+						     : fmin((double)n->limit_bytes, vm->potential);
+	vm->cost_fixed = cost_of_fixed(vm);
 }
 
 static void take_stock(const struct policy *policy, struct policy_vm *vm)
@@ -192,16 +217,11 @@ static void take_stock(const struct policy *policy, struct policy_vm *vm)
 
 	if (is_managed(n))
 		update_growth(policy, vm);
-	vm->potential = potential(policy, vm);
-	vm->resident = is_managed(n) ? fmin((double)n->resident_bytes, vm->potential) : 0;
 	update_ratio(vm);
 	vm->floor = fmin((double)policy->config.floor_bytes, or_zero(n->configured_bytes));
 	vm->floor = fmax(vm->floor, POLICY_FLOOR_MIN);
-	vm->potential = fmax(vm->potential, vm->floor);
 	vm->adjustable = n->pager_fresh && !n->held && is_managed(n);
-	vm->cost_fixed = cost_of_fixed(vm);
-	vm->old = n->limit_bytes == POLICY_UNLIMITED ? vm->potential
-						     : fmin((double)n->limit_bytes, vm->potential);
+	expect_growth(vm, 1);
 	vm->limit_bytes = n->limit_bytes;
 	vm->limit_why = !n->pager_fresh ? POLICY_STALE : n->held ? POLICY_HELD : POLICY_SAME;
 	vm->balloon_bytes = POLICY_UNKNOWN;
@@ -216,7 +236,7 @@ static void update_demand(struct policy_vm *vm)
 {
 	double missing = or_zero(vm->numbers.restores_per_s) * PAGE * RESTORE_WEIGHT_S;
 	double demand = vm->resident + fmin(missing, vm->resident);
-	double guest = balloon_guest_wants(vm);
+	double guest = balloon_guest_uses(vm);
 
 	if (guest > 0)
 		demand = (demand + guest) / 2;
@@ -266,16 +286,43 @@ static double in_proportion(const struct policy_vm *vm, double factor)
 	return fmin(fmax(factor * vm->demand, vm->floor), vm->potential);
 }
 
+static double floors_at(struct policy_vm *vms, unsigned int count, double part)
+{
+	for (unsigned int i = 0; i < count; i++)
+		expect_growth(&vms[i], part);
+	return total_at(vms, count, in_proportion, 0);
+}
+
+/*
+ * Where the floors leave no room for all the growth that is expected, expect less: what may
+ * come does not make the budget too small for what is.
+ */
+static void fit_growth(struct policy *policy, struct policy_vm *vms, unsigned int count)
+{
+	double budget = policy->usable_bytes * AIM;
+	double low = 0, high = 1;
+
+	if (floors_at(vms, count, 1) <= budget)
+		return;
+	for (int i = 0; i < BISECTIONS / 4; i++) {
+		double middle = (low + high) / 2;
+
+		if (floors_at(vms, count, middle) <= budget)
+			low = middle;
+		else
+			high = middle;
+	}
+	policy->too_small = floors_at(vms, count, low) > policy->usable_bytes;
+}
+
 static void set_targets(struct policy *policy, struct policy_vm *vms, unsigned int count)
 {
-	double top = 1;
+	double factor, top = 1;
 
 	for (unsigned int i = 0; i < count; i++)
 		if (vms[i].adjustable)
 			top = fmax(top, vms[i].potential / vms[i].demand);
-	policy->too_small = total_at(vms, count, in_proportion, 0) > policy->usable_bytes;
-
-	double factor = highest(vms, count, in_proportion, top, policy->usable_bytes * AIM);
+	factor = highest(vms, count, in_proportion, top, policy->usable_bytes * AIM);
 	for (unsigned int i = 0; i < count; i++) {
 		double target = in_proportion(&vms[i], factor);
 
@@ -392,18 +439,13 @@ static void write_limit(const struct policy *policy, struct policy_vm *vm)
 		vm->limit_bytes = (uint64_t)vm->next;
 }
 
-/* Without a limit nothing is known of residency: set one that evicts nothing, and look. */
+/* Set a limit that evicts nothing, and look. */
 static bool learn(struct policy_vm *vm)
 {
-	const struct policy_numbers *n = &vm->numbers;
-
-	if (!n->pager_fresh || n->held || is_managed(n) || n->limit_bytes != POLICY_UNLIMITED ||
-	    n->configured_bytes == POLICY_UNKNOWN || n->configured_bytes < POLICY_FLOOR_MIN)
+	if (!needs_learning(&vm->numbers))
 		return false;
-	vm->limit_bytes = n->configured_bytes;
+	vm->limit_bytes = vm->numbers.configured_bytes;
 	vm->limit_why = POLICY_LEARN;
-	/* For this tick it counts with little, so that others need not make room blindly. */
-	vm->cost_fixed = vm->floor;
 	return true;
 }
 
@@ -431,6 +473,7 @@ static bool is_ample(const struct policy *policy, const struct policy_vm *vms, u
 
 static void divide(struct policy *policy, struct policy_vm *vms, unsigned int count)
 {
+	fit_growth(policy, vms, count);
 	for (unsigned int i = 0; i < count; i++)
 		if (!learn(&vms[i]) && vms[i].adjustable)
 			update_demand(&vms[i]);

@@ -94,6 +94,7 @@ struct policy_vm {
 	double demand;		  /* smoothed; 0 for none yet */
 	double ratio;		  /* host memory for a stored byte */
 	double growth_per_s;	  /* populated at most in a second */
+	double growth_bytes;	  /* until the tick after next */
 	double populated;	  /* resident and stored; 0 for unknown */
 	uint64_t reserved_bytes;  /* of what it has, outside the guest's own total */
 	uint64_t last_actual;
