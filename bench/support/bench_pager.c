@@ -12,9 +12,7 @@
 
 #define GPA 0x100000000ULL
 
-/* What stays resident, and room for evictors to finish out of order: see evict_all. */
-#define LIMIT_PAGES 1024
-#define EXTRA_PAGES 2048
+#define LIMIT_PAGES 1024 /* what stays resident */
 
 unsigned char *bench_map(enum bench_memory kind, size_t bytes, int *fd)
 {
@@ -52,9 +50,9 @@ void bench_pager_open(struct bench_pager *bp, enum bench_memory kind, uint64_t p
 		      struct mv_store *store)
 {
 	struct mv_memory_config memory = { .size = sizeof(memory) };
-	uint64_t bytes = (pages + EXTRA_PAGES) * MV_PAGE_SIZE;
+	uint64_t bytes = (pages + BENCH_PAGER_EXTRA) * MV_PAGE_SIZE;
 
-	*bp = (struct bench_pager){ .kind = kind, .pages = pages + EXTRA_PAGES };
+	*bp = (struct bench_pager){ .kind = kind, .pages = pages + BENCH_PAGER_EXTRA };
 	bp->mem = bench_map(kind, bytes, &bp->fd);
 	must(mv_memory_create(&memory, &bp->memory), "mv_memory_create");
 	struct mv_region_config region = {
@@ -119,7 +117,7 @@ static uint64_t resident_pages(struct bench_pager *bp)
 
 static void wait_for_eviction(struct bench_pager *bp)
 {
-	const struct timespec moment = { .tv_nsec = 100000 };
+	const struct timespec moment = { .tv_nsec = 1000000 };
 
 	/* The evictors stop a little below the limit, not at it. */
 	while (resident_pages(bp) > LIMIT_PAGES - LIMIT_PAGES / 16)
@@ -129,7 +127,7 @@ static void wait_for_eviction(struct bench_pager *bp)
 /* The hands go upwards, so what stays resident are the pages at the end. */
 static void check_evicted(struct bench_pager *bp)
 {
-	for (uint64_t page = 0; page < bp->pages - EXTRA_PAGES; page++) {
+	for (uint64_t page = 0; page < bp->pages - BENCH_PAGER_EXTRA; page++) {
 		enum mv_page_state state;
 
 		mv_memory_page_state(bp->memory, GPA + page * MV_PAGE_SIZE, &state);
@@ -157,6 +155,7 @@ double bench_pager_evict_all(struct bench_pager *bp, unsigned int evictors)
 	wait_for_eviction(bp);
 	double took = bench_now() - begin;
 
+	bp->evicted = bp->pages - resident_pages(bp);
 	mv_pager_hold(bp->pager, MV_PAGER_HOLD_CALLER);
 	pthread_barrier_destroy(&barrier);
 	check_evicted(bp);

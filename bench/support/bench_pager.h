@@ -19,12 +19,16 @@ enum bench_memory {
 	BENCH_PRIVATE, /* anonymous */
 };
 
+/* Pages beyond those asked for: some stay resident, and evictors finish out of order. */
+#define BENCH_PAGER_EXTRA 2048
+
 struct bench_pager {
 	enum bench_memory kind;
 	struct mv_memory *memory;
 	struct mv_pager *pager;
 	unsigned char *mem;
-	uint64_t pages; /* more than asked for: the lowest limit stays resident, at the end */
+	uint64_t pages; /* with the extra ones */
+	uint64_t evicted; /* how many were, in bench_pager_evict_all() */
 	int fd;
 	bool handling;
 	unsigned int evictors;
