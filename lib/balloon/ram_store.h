@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The RAM store's index and counters: what its operations (ram_store.c) and its cleaning
- * (ram_clean.c) share.
+ * The RAM store's index and counters: what its setting up (ram_setup.c), its operations
+ * (ram_store.c) and its cleaning (ram_clean.c) share.
  *
  * The index has one word of 64 bits a key, changed only atomically:
  *
@@ -152,5 +152,10 @@ static inline void ram_bury(struct ram_store *rs, uint64_t entry)
 
 /** mv_ram_store_maintain() - the store's maintain operation */
 int mv_ram_store_maintain(struct mv_store *store);
+
+/** mv_ram_store_destroy() - the store's destroy operation */
+void mv_ram_store_destroy(struct mv_store *store);
+
+extern const struct mv_store_ops mv_ram_store_ops;
 
 #endif /* MV_RAM_STORE_H */
