@@ -164,6 +164,7 @@ check-headers:  ## each public header compiles alone, in C and in C++
 
 bench: setup  ## every benchmark, or NAME=… one; writes build/bench.json
 	@$(MAKE) --no-print-directory benches
+	@scripts/rig-prepare
 	@bench/run --build $(BUILD) $(NAME)
 
 modules: setup  ## the guest balloon driver, for Debian's kernel
