@@ -41,12 +41,22 @@ static unsigned int rounds_of(const char *text, const char *program)
 	return (unsigned int)rounds;
 }
 
-double bench_now(void)
+static double clock_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+double bench_now(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+double bench_cpu_time(void)
+{
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static double measure_ticks_per_ns(void)

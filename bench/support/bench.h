@@ -93,6 +93,9 @@ void bench_compare(struct bench *bench, const struct bench_pair *pair);
 /* CLOCK_MONOTONIC in nanoseconds: for a round. */
 double bench_now(void);
 
+/* What the calling thread has used of a processor, in nanoseconds. */
+double bench_cpu_time(void);
+
 /* The processor's own counter: for a single operation of some 100 ns and more. */
 static inline uint64_t bench_ticks(void)
 {
