@@ -21,14 +21,14 @@ MEMORY = 256  # MiB
 
 
 def huge_mib(pid):
-    """Anonymous huge pages of a process's largest mapping."""
-    largest, huge, size = 0, 0, 0
+    """Huge pages in the mapping that is as large as the guest's memory."""
+    size = 0
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if line.startswith("Size:"):
             size = int(line.split()[1])
-        elif line.startswith("AnonHugePages:") and size > largest:
-            largest, huge = size, int(line.split()[1])
-    return huge / 1024
+        elif line.startswith("AnonHugePages:") and size == MEMORY * 1024:
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no mapping of {MEMORY} MiB in process {pid}")
 
 
 def one_run(seconds, managed):
