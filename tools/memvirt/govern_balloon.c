@@ -101,43 +101,59 @@ static void learn_reserved(struct policy_vm *vm, const struct guest *guest)
 	vm->last_actual = actual;
 }
 
+static double current_target(const struct policy_vm *vm)
+{
+	return (double)(vm->target_bytes == POLICY_UNKNOWN ? vm->numbers.balloon_actual_bytes
+							   : vm->target_bytes);
+}
+
+/* All the way back is worth a small step, so that it ends exactly there. */
+static bool is_worth_it(const struct policy_vm *vm, double wanted)
+{
+	double configured = (double)vm->numbers.configured_bytes;
+	double change = fabs(wanted - current_target(vm));
+
+	return change >= fmax(configured * DEAD_BAND, DEAD_BAND_MIN) ||
+	       (wanted == configured && change > 0);
+}
+
 static void set_target(struct policy_vm *vm, double target, enum policy_why why)
 {
-	double current = (double)(vm->target_bytes == POLICY_UNKNOWN
-					  ? vm->numbers.balloon_actual_bytes
-					  : vm->target_bytes);
-	double configured = (double)vm->numbers.configured_bytes;
-	double band = fmax(configured * DEAD_BAND, DEAD_BAND_MIN);
-	/* All the way back is worth a small step, so that it ends exactly there. */
-	bool whole = target == configured && current != configured;
-
-	if (fabs(target - current) < band && !whole)
+	if (target == current_target(vm))
 		return;
 	vm->target_bytes = (uint64_t)target;
 	vm->balloon_bytes = vm->target_bytes;
 	vm->balloon_why = why;
 }
 
+/* Inflated by so much in a tick, from where the balloon is in fact. */
+static double inflate_to(const struct policy *policy, const struct policy_vm *vm, double wanted)
+{
+	double step = fmax((double)vm->numbers.configured_bytes * INFLATE_PER_S, INFLATE_MIN_PER_S) *
+		      (double)policy->config.interval_ns / 1e9;
+
+	step = floor(step / MIB) * MIB;
+	return fmax(wanted, (double)vm->numbers.balloon_actual_bytes - fmax(step, MIB));
+}
+
 void balloon_decide(const struct policy *policy, struct policy_vm *vm)
 {
 	double configured = (double)vm->numbers.configured_bytes;
 	double actual = (double)vm->numbers.balloon_actual_bytes;
-	double interval_s = (double)policy->config.interval_ns / 1e9;
 	struct guest guest;
-	double target;
+	double wanted;
 
 	if (!read_guest(&vm->numbers, &guest))
 		return;
 	learn_reserved(vm, &guest);
-	if (policy->ample) {
-		set_target(vm, configured, POLICY_AMPLE);
+	if (!policy->ample && vm->reserved_bytes == POLICY_UNKNOWN)
 		return;
-	}
-	if (vm->reserved_bytes == POLICY_UNKNOWN)
+	wanted = policy->ample ? configured : ceil(wants(vm, &guest) / MIB) * MIB;
+	wanted = fmin(fmax(wanted, vm->floor), configured);
+	if (!is_worth_it(vm, wanted))
 		return;
-	target = ceil(wants(vm, &guest) / MIB) * MIB;
-	target = fmax(target, actual - fmax(configured * INFLATE_PER_S, INFLATE_MIN_PER_S) *
-					       interval_s);
-	target = fmin(fmax(target, vm->floor), configured);
-	set_target(vm, target, target < actual ? POLICY_GUEST_SPARES : POLICY_GUEST_NEEDS);
+	set_target(vm, inflate_to(policy, vm, wanted),
+		   policy->ample     ? POLICY_AMPLE
+		   : wanted < actual ? POLICY_GUEST_SPARES
+				     : POLICY_GUEST_NEEDS);
 }

@@ -395,9 +395,10 @@ static void move(struct policy *policy, struct policy_vm *vms, unsigned int coun
 
 /* --- the decisions ------------------------------------------------------------------------ */
 
+/* Who shrinks goes in steps that may be small; what counts is where to. */
 static bool is_small_change(const struct policy_vm *vm)
 {
-	double change = fabs(vm->next - vm->old);
+	double change = shrinks(vm) ? vm->old - vm->target : vm->next - vm->old;
 
 	return vm->numbers.limit_bytes != POLICY_UNLIMITED && vm->old >= vm->floor &&
 	       change < fmax(vm->old * DEAD_BAND, DEAD_BAND_MIN);

@@ -12,8 +12,8 @@
 #include "govern_tasks.h"
 #include "vm/clock.h"
 
-/* A guest's word that is older than this when first heard is no word at all. */
-#define GUEST_AGE_MAX_S 3600
+/* What a guest said longer ago is no news, to be passed on as of now. */
+#define NEWS_MAX_S 3
 
 void govern_vm_init(struct govern_vm *vm, const struct find_vm *found, const char *qmp_path,
 		    double interval_s, bool dry_run)
@@ -58,17 +58,15 @@ void govern_vm_hear_guest(struct govern_vm *vm, const struct qmp_guest_stats *st
 {
 	uint64_t now = clock_now();
 	uint64_t wall_s = (uint64_t)time(NULL);
+	uint64_t age_s = wall_s > stats->update_s ? wall_s - stats->update_s : 0;
 
 	/* The same word as before has not become younger by being heard again. */
 	if (stats->update_s == 0 || stats->update_s == vm->guest.update_s)
 		return;
-	uint64_t age_s = wall_s > stats->update_s ? wall_s - stats->update_s : 0;
-	if (vm->guest_ns == 0 && (age_s > GUEST_AGE_MAX_S || age_s * CLOCK_S >= now))
-		return;
-	/* Heard first, it may be old; heard as a change, it came between two ticks. */
-	vm->guest_ns = vm->guest_ns == 0 ? now - age_s * CLOCK_S : now;
 	vm->guest = *stats;
-	vm->guest_news = true;
+	vm->guest_ns = age_s < now / CLOCK_S ? now - age_s * CLOCK_S : 0;
+	/* The segment stamps it with the time of the call. */
+	vm->guest_news = age_s <= NEWS_MAX_S;
 }
 
 void govern_vm_hear_balloon(struct govern_vm *vm, uint64_t actual_bytes)
