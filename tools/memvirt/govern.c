@@ -75,7 +75,7 @@ static void print_help(void)
 	       "  --json           print decisions as JSON, one a line\n"
 	       "  --help, --version\n"
 	       "\n"
-	       "Without VM all VMs of the run directory are governed, also those that come later.\n"
+	       "Without VM all VMs of the run directory are governed, also those to come.\n"
 	       "Ends on SIGINT or SIGTERM; limits and balloons then stay as they are.\n"
 	       "\n"
 	       "Examples:\n"
