@@ -308,6 +308,54 @@ static void lock_memory(void)
 	insist(vmm_stat("evictions") == evictions && vmm_stat("stored-pages") == 0);
 }
 
+static unsigned long address_space(void)
+{
+	unsigned long pages = 0;
+	FILE *statm = fopen("/proc/self/statm", "re");
+
+	insist(statm && fscanf(statm, "%lu", &pages) == 1);
+	fclose(statm);
+	return pages * PAGE;
+}
+
+/*
+ * With all memory locked nothing could be evicted, and all that is mapped would be filled.
+ * The first call fills nothing yet, so that no more than a test fails where the store's
+ * reservations, more than the host's memory, are still there.
+ */
+static void lock_everything(void *ram)
+{
+	if (mlockall(MCL_CURRENT | MCL_ONFAULT))
+		vmm_skip("this user may not lock all memory");
+	insist(address_space() < 1024 * MIB);
+	insist(mlockall(MCL_CURRENT | MCL_FUTURE) == 0);
+	if (ram)
+		insist(vmm_holds_content(ram, RAM, 1));
+}
+
+static void lock_all(void)
+{
+	int fd;
+	void *ram = vmm_full_memfd(RAM, &fd);
+
+	lock_everything(ram);
+	insist(!vmm_region(0).managed && strstr(vmm_region(0).reason, "locks all"));
+	insist(vmm_stat("resident-bytes") == UINT64_MAX);
+	insist(!vmm_ask("set-limit", "{\"bytes\": 8388608}"));
+	insist(munmap(ram, RAM) == 0 && !vmm_region(0).found);
+}
+
+static void lock_all_first(void)
+{
+	void *ram;
+
+	lock_everything(NULL);
+	ram = vmm_map(RAM, vmm_memfd(RAM), 0);
+	insist(!vmm_region(0).managed && strstr(vmm_region(0).reason, "locks all"));
+	vmm_fill(ram, RAM, 1);
+	insist(vmm_holds_content(ram, RAM, 1));
+}
+
 static int connected_socket(void)
 {
 	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -352,6 +400,8 @@ static const struct vmm_scenario scenarios[] = {
 	{"replace-itself", replace_itself},
 	{"own-userfaultfd", own_userfaultfd},
 	{"lock-memory", lock_memory},
+	{"lock-all", lock_all},
+	{"lock-all-first", lock_all_first},
 	{"send-without-copy", send_without_copy},
 };
 

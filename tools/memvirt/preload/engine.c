@@ -198,9 +198,14 @@ int engine_start(char *why, size_t why_len)
 	return 0;
 }
 
-void engine_stop(void)
+/*
+ * The store goes, with the address space that it reserves; nothing is in it. The pager and
+ * the memory are left as they are: another thread may be inside a function of theirs.
+ */
+void engine_close(void)
 {
 	struct mv_pager *pager = engine_pager(engine);
+	struct mv_store *store = engine_store(engine);
 
 	if (!pager)
 		return;
@@ -208,6 +213,12 @@ void engine_stop(void)
 	pthread_join(engine->fault_thread, NULL);
 	for (unsigned int i = 0; i < engine->evict_count; i++)
 		pthread_join(engine->evict_threads[i], NULL);
+	/* Who collects numbers looks at both under this lock. */
+	pthread_mutex_lock(&preload.server.publish_lock);
+	__atomic_store_n(&engine->pager, NULL, __ATOMIC_RELEASE);
+	__atomic_store_n(&engine->store, NULL, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&preload.server.publish_lock);
+	mv_store_destroy(store);
 }
 
 /* --- holds ------------------------------------------------------------------------------ */

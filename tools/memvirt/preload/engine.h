@@ -24,8 +24,8 @@
 /**
  * struct engine - the machinery
  *
- * Set once, under ram.change_lock, and read by anyone with an acquire load: @memory, @store,
- * @pager. They live as long as the process: another thread may be inside any of them.
+ * Set under ram.change_lock, and read by anyone with an acquire load: @memory, @store,
+ * @pager. Memory and pager live as long as the process; see engine_close().
  * Atomic: @held: reasons that the pager has been told; @asked: those told before there was
  * one.
  * Under hold_lock: @hold_text[].
@@ -57,8 +57,12 @@ struct engine {
  */
 int engine_start(char *why, size_t why_len);
 
-/** engine_stop() - let the threads return. Context: every region is detached. */
-void engine_stop(void);
+/**
+ * engine_close() - end the threads, and give the store's memory and address space back
+ *
+ * Context: ram.change_lock held; every region is detached. Takes server.publish_lock.
+ */
+void engine_close(void);
 
 /**
  * engine_thread() - start a thread of ours, with every signal blocked

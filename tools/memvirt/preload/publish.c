@@ -78,11 +78,20 @@ static void collect_memory(struct mv_stats *stats, struct mv_memory *memory)
 	stats->pinned_bytes = now.pinned * MV_PAGE_SIZE;
 }
 
-/* Without a pager its numbers stay unknown. */
+static void forget_pager(struct mv_stats *stats)
+{
+	for (unsigned int i = 0; i < stat_name_count; i++)
+		if (stat_names[i].group == STAT_PAGER)
+			*stat_field(stats, &stat_names[i]) = MV_STATS_UNKNOWN;
+}
+
+/* Without a pager its numbers are unknown. */
 static void collect(struct mv_stats *stats)
 {
 	struct mv_pager *pager = engine_pager(&preload.engine);
 
+	if (!pager)
+		forget_pager(stats);
 	stats->pager_time = clock_now();
 	stats->configured_bytes = ram_bytes();
 	if (!pager)

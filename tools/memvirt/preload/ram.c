@@ -253,7 +253,8 @@ static void start(void)
 	char why[RAM_REASON_MAX] = "";
 
 	preload_clean_environment();
-	if (server_start(why, sizeof(why)) == 0)
+	snprintf(why, sizeof(why), "%s", ram->refusal);
+	if (server_start(why, sizeof(why)) == 0 && !why[0])
 		engine_start(why, sizeof(why));
 	if (why[0]) {
 		preload_say(MV_LOG_ERROR, "the VM runs unmanaged: %s", why);

@@ -179,8 +179,8 @@ void ram_fork_advice(const void *addr, size_t len, bool dontfork);
 bool ram_forks(void);
 
 /**
- * ram_close() - bring everything back and find no more
- * @why: for query-info
+ * ram_close() - bring everything back, close the engine, and manage nothing from now on
+ * @why: for query-info; also before there is any guest memory
  *
  * Return: 0; -ENOMEM: the host has no room for it, and all is managed as before.
  */

@@ -256,6 +256,7 @@ int ram_close(const char *why)
 			region_attach(&ram->region[i]);
 	} else {
 		snprintf(ram->refusal, sizeof(ram->refusal), "%s", why);
+		engine_close();
 		error = 0;
 	}
 	ram_publish();

@@ -52,8 +52,6 @@ static void stop(struct job *job)
 	job->error = ram_close("memvirt was told to stop");
 	if (job->error)
 		snprintf(job->text, sizeof(job->text), "%s", limit_error(job->error));
-	else
-		engine_stop();
 }
 
 static void carry_out(struct job *job)

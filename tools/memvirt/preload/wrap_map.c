@@ -124,7 +124,7 @@ EXPORT void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
  */
 static void notice_lock(void)
 {
-	engine_hold(MV_PAGER_HOLD_CALLER, "the VMM locks guest memory (-overcommit mem-lock=on)");
+	engine_hold(MV_PAGER_HOLD_CALLER, "the VMM locks guest memory (mlock)");
 }
 
 EXPORT int mlock(const void *addr, size_t len)
@@ -145,16 +145,22 @@ EXPORT int mlock2(const void *addr, size_t len, unsigned int flags)
 	return next(addr, len, flags);
 }
 
+/*
+ * All memory of the process would be populated, also the address space that a store reserves
+ * for more content than the host has memory. And no page may be evicted any more: so all
+ * comes back, and memvirt leaves.
+ */
 EXPORT int mlockall(int flags)
 {
 	int (*next)(int) = real_find("mlockall", NULL);
-	int result;
 
-	/* Before: with MCL_CURRENT the call itself locks. It is too late to refuse afterwards. */
-	if (!preload_idle())
-		notice_lock();
-	result = next(flags);
-	if (result && !preload_idle())
-		engine_unhold(MV_PAGER_HOLD_CALLER);
-	return result;
+	if (!preload_idle()) {
+		if (ram_close("the VMM locks all its memory (-overcommit mem-lock=on)")) {
+			errno = ENOMEM;
+			return -1;
+		}
+		if (preload_found())
+			preload_say(MV_LOG_WARNING, "the VM runs unmanaged: it locks all its memory");
+	}
+	return next(flags);
 }
