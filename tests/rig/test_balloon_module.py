@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
+# memvirt-test-timeout: 600
 """The guest balloon driver in a real guest, against QEMU's own device; no memvirt on the host.
 
 Each effect is seen from both sides: by QMP and the RAM file's blocks on the host, by the

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
+# memvirt-test-timeout: 600
 """The demo in its short form, as a user would run it."""
 import subprocess
 import sys
@@ -14,7 +15,7 @@ def test_short_demo():
     """demo: short form passes, with a table and a plot"""
     done = subprocess.run([sys.executable, str(paths.ROOT / "demo" / "demo"), "--short",
                            "--output", str(OUTPUT)], stdin=subprocess.DEVNULL, text=True,
-                          capture_output=True, timeout=150, check=False)
+                          capture_output=True, timeout=200, check=False)
     tap.note(done.stdout)
     tap.note(done.stderr)
     tap.check_equal(done.stdout.splitlines()[-1:], ["demo: PASS"], "the last line")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
+# memvirt-test-timeout: 600
 """Guests that read and write disks while their memory is evicted, by each of QEMU's ways.
 
 The host's kernel reaches the guest's pages directly then, behind every protection. So a page
@@ -15,7 +16,7 @@ from harness.vm import MIB, Vm
 
 MEMORY, LIMIT, ARENA, DISK = 224, 88, 104, 32
 SCRIPT = f"""
-diskcheck device=/dev/vda mib={DISK} arena={ARENA} seconds=12 workers=2
+diskcheck device=/dev/vda mib={DISK} arena={ARENA} seconds=8 workers=2
 echo "rig: diskcheck ended with status $?"
 sleep 600
 """

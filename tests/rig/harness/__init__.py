@@ -8,5 +8,6 @@ control   memvirt's control socket, and the tools
 guest     what runs in the guest: scripts and the serial console
 vm        one QEMU process
 outside   a VM's memory as the host sees it
+workload  a small guest that checks its memory
 tap       test results
 """
