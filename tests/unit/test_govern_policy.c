@@ -151,7 +151,7 @@ static void check_budget(const struct policy *policy, const struct policy_vm *vm
 {
 	double slack = 4096.0 * count;
 
-	if (policy->ample)
+	if (policy->ample || policy->waiting)
 		return;
 	if (!policy->too_small) {
 		assert_true(planned(vms, count) <= policy->usable_bytes + slack);
@@ -173,7 +173,7 @@ static void check_growth(const struct policy *policy, const struct policy_vm *vm
 	double total = 0;
 	bool grown = false;
 
-	if (policy->ample || policy->too_small)
+	if (policy->ample || policy->waiting || policy->too_small)
 		return;
 	for (unsigned int i = 0; i < count; i++) {
 		const struct policy_vm *vm = &vms[i];
@@ -199,6 +199,7 @@ static void test_every_state(void **unused)
 		struct policy_vm vms[VMS_MAX];
 
 		policy.ample = chance_one_in(&chance, 2);
+		policy.config.patience_ns = chance_below(&chance, 2) * SECOND;
 		for (unsigned int i = 0; i < count; i++)
 			vms[i] = random_vm(&chance);
 		policy_decide(&policy, vms, count);
@@ -230,6 +231,36 @@ static void test_ample(void **unused)
 	policy_decide(&policy, &vm, 1);
 	assert_true(vm.limit_bytes == POLICY_UNLIMITED);
 	assert_int_equal(vm.limit_why, POLICY_AMPLE);
+}
+
+/* Everything has to fit for a while: VMs that start one after the other fit at first. */
+static void test_ample_takes_patience(void **unused)
+{
+	struct policy policy = make_policy(4 * GIB, 64 * MIB);
+	struct policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
+
+	policy.config.patience_ns = 3 * SECOND;
+	for (int second = 0; second < 3; second++) {
+		policy_decide(&policy, &vm, 1);
+		assert_true(vm.limit_bytes == 200 * MIB);
+		assert_true(vm.balloon_bytes == POLICY_UNKNOWN);
+	}
+	policy_decide(&policy, &vm, 1);
+	assert_true(vm.limit_bytes == POLICY_UNLIMITED);
+}
+
+/* A VM of which nothing is known may need anything. */
+static void test_not_ample_with_unknown(void **unused)
+{
+	struct policy policy = make_policy(4 * GIB, 64 * MIB);
+	struct policy_vm vms[] = { make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB),
+				   make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB) };
+
+	vms[1].numbers = nothing_known;
+	policy_decide(&policy, vms, 2);
+	assert_false(policy.ample);
+	assert_true(vms[0].limit_bytes != POLICY_UNLIMITED);
+	assert_true(vms[1].limit_bytes == POLICY_UNLIMITED);
 }
 
 /* At the edge the answer depends on where one comes from, so that it does not flicker. */
@@ -350,7 +381,7 @@ static void test_guest_spares(void **unused)
 	policy_decide(&policy, &vm, 1);
 	assert_int_equal(vm.balloon_why, POLICY_GUEST_SPARES);
 	/* Not below what it needs, and a step at a time. */
-	wants = 32 * MIB + 180 * MIB + 64 * MIB;
+	wants = 32 * MIB + 180 * MIB + 102 * MIB;
 	assert_true(vm.balloon_bytes >= wants);
 	assert_true(vm.balloon_bytes == 512 * MIB - 64 * MIB);
 	for (int i = 0; i < 10; i++) {
@@ -602,6 +633,8 @@ int main(void)
 		cmocka_unit_test(test_every_state),
 		cmocka_unit_test(test_no_vms),
 		cmocka_unit_test(test_ample),
+		cmocka_unit_test(test_ample_takes_patience),
+		cmocka_unit_test(test_not_ample_with_unknown),
 		cmocka_unit_test(test_ample_edge),
 		cmocka_unit_test(test_learn),
 		cmocka_unit_test(test_stale),

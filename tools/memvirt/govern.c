@@ -31,6 +31,9 @@
 #define INTERVAL_MAX_S 3600
 #define FLOOR_DEFAULT  (64UL << 20)
 
+/* Everything has to fit for so long before limits are lifted; not with --once. */
+#define PATIENCE_NS (5 * CLOCK_S)
+
 /* Ticks of --once: VMs without a limit are given one of their own size first, to look. */
 #define ONCE_TICKS 4
 
@@ -217,14 +220,19 @@ static struct govern_vm *find_governed(const struct governor *governor, const ch
 	return NULL;
 }
 
-static void say_joined(const struct governor *governor, const struct find_vm *found)
+/* Once its memory has been found. */
+static void say_joined(const struct governor *governor, struct govern_vm *vm)
 {
 	char size[SIZE_TEXT], floor_size[SIZE_TEXT];
-	uint64_t configured = found->stats.configured_bytes;
+	uint64_t configured = vm->found.stats.configured_bytes;
 
-	say("%s: governed from now on, %s", found->name, size_format(configured, size));
+	if (vm->said_joined || vm->found.state != FIND_OK || configured == 0 ||
+	    configured == MV_STATS_UNKNOWN)
+		return;
+	vm->said_joined = true;
+	say("%s: governed from now on, %s", vm->found.name, size_format(configured, size));
 	if (configured < governor->config.floor_bytes)
-		say("%s: is smaller than the floor of %s: its size is its floor", found->name,
+		say("%s: is smaller than the floor of %s: its size is its floor", vm->found.name,
 		    size_format(governor->config.floor_bytes, floor_size));
 }
 
@@ -246,7 +254,6 @@ static void join(struct governor *governor, const struct find_vm *found)
 		       governor->interval_s, governor->dry_run);
 	vm->seen = true;
 	governor->vms[governor->count++] = vm;
-	say_joined(governor, found);
 }
 
 static void drop_unseen(struct governor *governor)
@@ -306,6 +313,8 @@ static int search(struct governor *governor)
 		take_found(governor, &found[i]);
 	free(found);
 	drop_unseen(governor);
+	for (unsigned int i = 0; i < governor->count; i++)
+		say_joined(governor, governor->vms[i]);
 	if (governor->count == 0 && !governor->said_none)
 		say("no VM is running (run directory %s)", governor->run_dir);
 	governor->said_none = governor->count == 0;
@@ -464,6 +473,7 @@ static int govern(struct governor *governor)
 		    "--run-dir", strerror(-err));
 		return EXIT_FAILURE;
 	}
+	governor->config.patience_ns = governor->once ? 0 : PATIENCE_NS;
 	governor->config.interval_ns = (uint64_t)(governor->interval_s * 1e9);
 	policy_init(&governor->policy, &governor->config);
 	signal(SIGPIPE, SIG_IGN);

@@ -13,10 +13,11 @@
 #define MIB (1024.0 * 1024)
 
 /*
- * What a guest should have left, free or to be had by dropping cache: a part of its total,
- * and what it may come to need until the balloon can give way.
+ * What a guest should have left, free or to be had by dropping cache: a part of its size, and
+ * what it may come to need until the balloon can give way. A guest that runs out before that
+ * kills a process.
  */
-#define RESERVE 0.10
+#define RESERVE 0.20
 
 /* Of its cache a guest keeps this part, or the reserve where that is more. */
 #define CACHE_KEEP 0.5
@@ -72,7 +73,7 @@ static double uses(const struct policy_vm *vm, const struct guest *guest)
 
 static double wants(const struct policy_vm *vm, const struct guest *guest)
 {
-	double reserve = fmax(guest->total * RESERVE, vm->growth_bytes);
+	double reserve = fmax((double)vm->numbers.configured_bytes * RESERVE, vm->growth_bytes);
 
 	return uses(vm, guest) + fmax(reserve, guest->cache * CACHE_KEEP);
 }

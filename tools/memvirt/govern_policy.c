@@ -35,7 +35,7 @@
 #define GROWTH_FIRST_PER_S (96 * MIB)
 #define GROWTH_MIN_PER_S   (32 * MIB)
 #define GROWTH_MAX_PER_S   (256 * MIB)
-#define GROWTH_FORGOTTEN   0.07 /* in a second */
+#define GROWTH_FORGOTTEN   0.12 /* in a second */
 #define GROWTH_TICKS	   2
 #define GROWTH_STEP	   (16 * MIB)
 
@@ -460,7 +460,7 @@ static void lift_limit(struct policy_vm *vm)
 }
 
 /* Whether all VMs fit whole, with some distance to where that was decided last. */
-static bool is_ample(const struct policy *policy, const struct policy_vm *vms, unsigned int count)
+static bool fits(const struct policy *policy, const struct policy_vm *vms, unsigned int count)
 {
 	double total = 0;
 
@@ -470,6 +470,17 @@ static bool is_ample(const struct policy *policy, const struct policy_vm *vms, u
 		total += (double)vms[i].numbers.configured_bytes + vms[i].overhead;
 	}
 	return total <= policy->usable_bytes * (policy->ample ? 1 : AMPLE_ENTER);
+}
+
+/* VMs that start one after the other fit at first: wait before anything follows from it. */
+static void see_whether_ample(struct policy *policy, const struct policy_vm *vms,
+			      unsigned int count)
+{
+	bool fit = fits(policy, vms, count);
+
+	policy->ample = fit && (policy->ample || policy->fits_ns >= policy->config.patience_ns);
+	policy->waiting = fit && !policy->ample;
+	policy->fits_ns = fit ? policy->fits_ns + policy->config.interval_ns : 0;
 }
 
 static void divide(struct policy *policy, struct policy_vm *vms, unsigned int count)
@@ -486,6 +497,14 @@ static void divide(struct policy *policy, struct policy_vm *vms, unsigned int co
 			write_limit(policy, &vms[i]);
 }
 
+static void lift_limits(struct policy *policy, struct policy_vm *vms, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		lift_limit(&vms[i]);
+		policy->planned_bytes += vms[i].potential + vms[i].overhead;
+	}
+}
+
 void policy_decide(struct policy *policy, struct policy_vm *vms, unsigned int count)
 {
 	policy->usable_bytes = (double)policy->config.budget_bytes * (1 - HEADROOM);
@@ -493,17 +512,15 @@ void policy_decide(struct policy *policy, struct policy_vm *vms, unsigned int co
 	policy->too_small = false;
 	for (unsigned int i = 0; i < count; i++)
 		take_stock(policy, &vms[i]);
-	policy->ample = is_ample(policy, vms, count);
+	see_whether_ample(policy, vms, count);
+	if (policy->waiting)
+		return;
 	for (unsigned int i = 0; i < count; i++)
 		balloon_decide(policy, &vms[i]);
-	if (!policy->ample) {
+	if (policy->ample)
+		lift_limits(policy, vms, count);
+	else
 		divide(policy, vms, count);
-		return;
-	}
-	for (unsigned int i = 0; i < count; i++) {
-		lift_limit(&vms[i]);
-		policy->planned_bytes += vms[i].potential + vms[i].overhead;
-	}
 }
 
 const char *policy_why_text(enum policy_why why)

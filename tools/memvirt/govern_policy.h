@@ -22,11 +22,17 @@
 /* No floor is lower, as no limit can be. */
 #define POLICY_FLOOR_MIN (1UL << 20)
 
-/** struct policy_config - what the user wants */
+/**
+ * struct policy_config - what the user wants
+ * @floor_bytes: of each VM's limit and balloon target
+ * @interval_ns: from one tick to the next
+ * @patience_ns: how long everything has to fit before limits are lifted
+ */
 struct policy_config {
 	uint64_t budget_bytes;
-	uint64_t floor_bytes; /* of each VM's limit and balloon target */
+	uint64_t floor_bytes;
 	uint64_t interval_ns;
+	uint64_t patience_ns;
 };
 
 /**
@@ -115,11 +121,13 @@ struct policy_vm {
 /** struct policy - the budget and what is remembered of it */
 struct policy {
 	struct policy_config config;
-	bool ample; /* no limits at the moment */
+	bool ample;	    /* no limits at the moment */
+	uint64_t fits_ns;   /* everything has fitted for so long */
 
 	/* Of the last tick. */
 	double usable_bytes;  /* the budget less its headroom */
 	double planned_bytes; /* what the decisions cost at most */
+	bool waiting;	      /* everything fits, but not for long enough: nothing is done */
 	bool too_small;	      /* floors alone exceed it */
 };
 

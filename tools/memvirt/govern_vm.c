@@ -109,10 +109,11 @@ static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 		n->pager_fresh = false;
 		return;
 	}
+	/* A VMM that has just been started has no guest memory yet: nothing is known of it. */
+	n->configured_bytes = stats->configured_bytes ? stats->configured_bytes : POLICY_UNKNOWN;
 	n->pager_fresh = vm->found.state == FIND_OK && is_fresh(stats->pager_time, stale_ns) &&
-			 stats->configured_bytes != MV_STATS_UNKNOWN;
+			 n->configured_bytes != POLICY_UNKNOWN;
 	n->held = stats->holds != MV_STATS_UNKNOWN && stats->holds != 0;
-	n->configured_bytes = stats->configured_bytes;
 	n->managed_bytes = stats->managed_bytes;
 	n->resident_bytes = stats->resident_bytes;
 	n->limit_bytes = stats->limit_bytes;

@@ -67,7 +67,8 @@ struct govern_lane {
  */
 struct govern_vm {
 	struct find_vm found;
-	bool seen; /* in this tick's search */
+	bool seen;	  /* in this tick's search */
+	bool said_joined; /* a message was given */
 	struct policy_vm policy;
 
 	struct govern_lane control;
