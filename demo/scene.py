@@ -31,7 +31,7 @@ class Plan:
     workload: int = 384
     hot: int = 72
     cold: int = 1500
-    seconds: int = 30
+    seconds: int = 25
     seed: int = 1
     deadline: int = 120
 
@@ -41,7 +41,7 @@ class Plan:
         return self.budget // 3
 
 
-SHORT = Plan(budget=380, memory=320, workload=192, hot=40, seconds=10, deadline=90)
+SHORT = Plan(budget=380, memory=320, workload=192, hot=40, seconds=10)
 
 _LINE = re.compile(r"^workload: (\w+)?(.*)$")
 _NUMBER = re.compile(r"(\w+)=([\w.]+)")

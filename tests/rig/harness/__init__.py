@@ -4,6 +4,7 @@
 paths     where the build and the rig are, and what is missing of them
 deadline  waiting, never for ever
 qmp       QEMU's monitor
+child     processes in the background
 control   memvirt's control socket, and the tools
 guest     what runs in the guest: scripts and the serial console
 vm        one QEMU process

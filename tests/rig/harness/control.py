@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from . import paths
+from . import child, paths
 
 PAGE = 4096
 
@@ -97,9 +97,7 @@ class Governor:
         self.process = None
 
     def start(self):
-        with open(self.log or os.devnull, "wb") as log:
-            self.process = subprocess.Popen(self.command, env=self.env, stdout=log, stderr=log,
-                                            stdin=subprocess.DEVNULL)
+        self.process = child.start(self.command, self.log, self.env)
         return self
 
     def alive(self):

@@ -3,27 +3,18 @@
 
 What does not belong here: measuring its memory (outside.py), memvirt's tools (control.py).
 """
-import ctypes
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
-from . import paths
+from . import child, paths
 from .deadline import wait_for
 from .guest import Console, make_initramfs, shell_script
 from .qmp import Qmp
 
 MIB = 1 << 20
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent():
-    """No VM outlives the test that started it, however the test ends."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Vm:
@@ -88,10 +79,7 @@ class Vm:
             return ""
 
     def start(self):
-        with open(self.dir / "stderr", "wb") as stderr:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env=self.env, preexec_fn=_die_with_parent)
+        self.process = child.start(self.command, self.dir / "stderr", self.env)
         return self
 
     def connect(self, seconds=20):
