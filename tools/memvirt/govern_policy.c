@@ -382,7 +382,8 @@ static void move(struct policy *policy, struct policy_vm *vms, unsigned int coun
 
 	for (unsigned int i = 0; i < count; i++)
 		vms[i].next = gently(policy, &vms[i]);
-	if (total_at(vms, count, while_shrinking, 1) > policy->usable_bytes)
+	policy->over = total_at(vms, count, while_shrinking, 1) > policy->usable_bytes;
+	if (policy->over)
 		at = highest(vms, count, while_shrinking, 1, aim);
 	for (unsigned int i = 0; i < count; i++)
 		if (shrinks(&vms[i]))
@@ -430,7 +431,8 @@ static enum policy_why why_limit(const struct policy *policy, const struct polic
 		return POLICY_FLOOR;
 	if (vm->next > vm->old)
 		return POLICY_GROW;
-	return vm->numbers.limit_bytes == POLICY_UNLIMITED ? POLICY_OVER : POLICY_SHRINK;
+	return policy->over || vm->numbers.limit_bytes == POLICY_UNLIMITED ? POLICY_OVER
+									  : POLICY_SHRINK;
 }
 
 static void write_limit(const struct policy *policy, struct policy_vm *vm)
@@ -510,6 +512,7 @@ void policy_decide(struct policy *policy, struct policy_vm *vms, unsigned int co
 	policy->usable_bytes = (double)policy->config.budget_bytes * (1 - HEADROOM);
 	policy->planned_bytes = 0;
 	policy->too_small = false;
+	policy->over = false;
 	for (unsigned int i = 0; i < count; i++)
 		take_stock(policy, &vms[i]);
 	see_whether_ample(policy, vms, count);
@@ -533,7 +536,7 @@ const char *policy_why_text(enum policy_why why)
 		[POLICY_LEARN] = "to find out what is resident",
 		[POLICY_GROW] = "its demand is worth more than it has",
 		[POLICY_SHRINK] = "to make room for others",
-		[POLICY_OVER] = "the VMs together need a limit",
+		[POLICY_OVER] = "the budget would be exceeded otherwise",
 		[POLICY_FLOOR] = "the budget is too small for what the VMs hold",
 		[POLICY_GUEST_SPARES] = "the guest can spare it",
 		[POLICY_GUEST_NEEDS] = "the guest is short of memory",

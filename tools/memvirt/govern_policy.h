@@ -128,6 +128,7 @@ struct policy {
 	double usable_bytes;  /* the budget less its headroom */
 	double planned_bytes; /* what the decisions cost at most */
 	bool waiting;	      /* everything fits, but not for long enough: nothing is done */
+	bool over;	      /* it would be exceeded if limits fell gently */
 	bool too_small;	      /* floors alone exceed it */
 };
 

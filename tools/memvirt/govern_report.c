@@ -49,7 +49,8 @@ static void print_json(const struct change *change)
 	    !wire_add_u64(line, "to-bytes", change->to) &&
 	    !wire_add_text(line, "why", policy_why_text(change->why)) &&
 	    !json_object_object_add(line, "dry-run", json_object_new_boolean(change->dry_run)))
-		puts(json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+		puts(json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN |
+								  JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(line);
 }
 

@@ -298,7 +298,8 @@ static int queue(struct wire *wire, const char *text, size_t len)
 int wire_send(struct wire *wire, struct json_object *message)
 {
 	size_t len;
-	const char *text = json_object_to_json_string_length(message, JSON_C_TO_STRING_PLAIN, &len);
+	const char *text = json_object_to_json_string_length(
+		message, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
 
 	if (!text)
 		return -ENOMEM;
