@@ -393,6 +393,86 @@ static void splice_memory(void)
 	insist(vmm_held("vmsplice"));
 }
 
+/* --- all at once ------------------------------------------------------------------------------ */
+
+#define PART (4 * MIB)
+
+static bool enough;
+
+static bool go_on(void)
+{
+	return !__atomic_load_n(&enough, __ATOMIC_RELAXED);
+}
+
+/* Direct reads into a part of its own, over and over. */
+static void *keep_reading(void *arg)
+{
+	char *part = arg;
+
+	while (go_on()) {
+		memset(part, 0, PART);
+		for (size_t at = 0; at < PART; at += BLOCK)
+			insist(pread(disk, part + at, BLOCK, (off_t)at) == BLOCK);
+		insist(vmm_holds_content(part, PART, 1));
+	}
+	return NULL;
+}
+
+/* What a balloon does, in a part of its own. */
+static void *keep_discarding(void *arg)
+{
+	char *part = arg;
+
+	for (uint64_t seed = 1; go_on(); seed++) {
+		vmm_fill(part, PART, seed);
+		insist(madvise(part + PART / 2, PART / 4, MADV_REMOVE) == 0);
+		insist(vmm_is_zero(part + PART / 2, PART / 4));
+		insist(vmm_holds_content(part, PART / 2, seed));
+	}
+	return NULL;
+}
+
+/* Memory that is plugged in and taken out again. */
+static void *keep_plugging(void *arg)
+{
+	size_t bytes = 17 * MIB;
+
+	while (go_on()) {
+		int fd = vmm_memfd(bytes);
+		char *memory = vmm_map(bytes, fd, 0);
+
+		vmm_fill(memory, MIB, 9);
+		insist(vmm_holds_content(memory, MIB, 9));
+		insist(munmap(memory, bytes + PAGE) == 0);
+		close(fd);
+	}
+	return arg;
+}
+
+static void all_at_once(void)
+{
+	pthread_t threads[4];
+
+	begin();
+	insist(madvise(ram, RAM, MADV_DONTFORK) == 0);
+	insist(!pthread_create(&threads[0], NULL, keep_reading, ram + DISK));
+	insist(!pthread_create(&threads[1], NULL, keep_reading, ram + DISK + PART));
+	insist(!pthread_create(&threads[2], NULL, keep_discarding, ram + DISK + 2 * PART));
+	insist(!pthread_create(&threads[3], NULL, keep_plugging, NULL));
+	for (int i = 0; i < 20; i++) {
+		insist(vmm_ask("set-limit", i % 4 == 3 ? "{\"bytes\": null}"
+						       : "{\"bytes\": 4194304}"));
+		insist(system("true") == 0);
+		usleep(100000);
+	}
+	__atomic_store_n(&enough, true, __ATOMIC_RELAXED);
+	for (size_t i = 0; i < COUNT_OF(threads); i++)
+		pthread_join(threads[i], NULL);
+	insist(vmm_holds_content(ram, DISK, 1));
+	insist(!vmm_held("") && vmm_stat("poisoned") == 0);
+	vmm_wait_at_most("pinned-bytes", 0);
+}
+
 /* --------------------------------------------------------------------------------------------- */
 
 static const struct vmm_scenario scenarios[] = {
@@ -410,6 +490,7 @@ static const struct vmm_scenario scenarios[] = {
 	{"uring-buffers", uring_buffers},
 	{"uring-by-number", uring_by_number},
 	{"splice-memory", splice_memory},
+	{"all-at-once", all_at_once},
 };
 
 /* The state of a test is its scenario. */

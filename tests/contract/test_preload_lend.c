@@ -215,6 +215,7 @@ static void run_helper(void)
 /* Before there is a guest, what is executed may yet be the VMM. */
 static void run_wrapper(void)
 {
+	vmm_skip_sanitized("a shell without AddressSanitizer cannot load a library with it");
 	if (!getenv("WRAPPED")) {
 		setenv("WRAPPED", "1", 1);
 		execlp("sh", "sh", "-c", "exec \"$0\" --scenario run-wrapper",
@@ -325,6 +326,7 @@ static unsigned long address_space(void)
  */
 static void lock_everything(void *ram)
 {
+	vmm_skip_sanitized("a sanitizer's own reservations would be filled");
 	if (mlockall(MCL_CURRENT | MCL_ONFAULT))
 		vmm_skip("this user may not lock all memory");
 	insist(address_space() < 1024 * MIB);

@@ -162,6 +162,13 @@ _Noreturn void vmm_skip(const char *reason)
 	exit(SKIPPED);
 }
 
+void vmm_skip_sanitized(const char *reason)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	vmm_skip(reason);
+#endif
+}
+
 /* --- memory --------------------------------------------------------------------------------- */
 
 int vmm_memfd(size_t bytes)

@@ -43,6 +43,9 @@ void vmm_run(const char *scenario, const char *limit);
 /* End the scenario as skipped. */
 _Noreturn void vmm_skip(const char *reason);
 
+/* The same where a sanitizer's library cannot do what the scenario asks for. */
+void vmm_skip_sanitized(const char *reason);
+
 /* Guest memory as QEMU maps it: address space reserved, then filled at a fixed place. @fd: -1
  * for private memory, -2 for shared memory without a descriptor. */
 void *vmm_map(size_t bytes, int fd, off_t offset);

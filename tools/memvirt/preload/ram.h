@@ -124,8 +124,16 @@ void ram_leave(struct ram_leave *leave, const void *addr, size_t len, bool drop)
 /** ram_leave_file() - as ram_leave(), for what lies behind @offset of a file */
 void ram_leave_file(struct ram_leave *leave, dev_t dev, ino_t ino, uint64_t offset);
 
-/** ram_return() - take in again what is still mapped of the regions that left */
-void ram_return(struct ram_leave *leave);
+/**
+ * ram_return() - take in again what is still mapped of the regions that left
+ * @leave: filled by ram_leave()
+ * @gone:  what the call has unmapped: the library or another thread may have mapped
+ *         something of its own there already
+ * @len:   bytes of that; 0 for nothing
+ *
+ * Keeps errno.
+ */
+void ram_return(struct ram_leave *leave, const void *gone, size_t len);
 
 /**
  * ram_file_span() - where a stretch of a file is seen as guest memory

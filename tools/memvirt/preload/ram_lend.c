@@ -105,12 +105,32 @@ void ram_leave_file(struct ram_leave *leave, dev_t dev, ino_t ino, uint64_t offs
 	errno = saved;
 }
 
-void ram_return(struct ram_leave *leave)
+static void add_span(const struct ram_leave *leave, unsigned int i, uintptr_t first, uintptr_t last)
 {
+	uint64_t gpa = leave->span[i].slot_gpa;
+
+	if (gpa != RAM_NO_SLOT)
+		gpa += first - leave->span[i].first;
+	ram_add(first, last, gpa);
+}
+
+void ram_return(struct ram_leave *leave, const void *gone, size_t len)
+{
+	uintptr_t from = (uintptr_t)gone, to = len ? ranges_last(gone, len) : 0;
 	int saved = errno;
 
-	for (unsigned int i = 0; i < leave->count; i++)
-		ram_add(leave->span[i].first, leave->span[i].last, leave->span[i].slot_gpa);
+	for (unsigned int i = 0; i < leave->count; i++) {
+		uintptr_t first = leave->span[i].first, last = leave->span[i].last;
+
+		if (!len || from > last || to < first) {
+			add_span(leave, i, first, last);
+			continue;
+		}
+		if (first < from)
+			add_span(leave, i, first, from - 1);
+		if (last > to)
+			add_span(leave, i, to + 1, last);
+	}
 	end(saved);
 }
 

@@ -233,7 +233,7 @@ EXPORT int ftruncate(int fd, off_t len)
 		return real.ftruncate(fd, len);
 	ram_leave_file(&leave, dev, ino, (uint64_t)len);
 	result = real.ftruncate(fd, len);
-	ram_return(&leave);
+	ram_return(&leave, NULL, 0);
 	return result;
 }
 

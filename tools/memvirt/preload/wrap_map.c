@@ -43,6 +43,11 @@ static void notice_alias(size_t len, int flags, int fd, off_t offset)
 		ram_share_file(dev, ino, "the VMM maps guest memory twice");
 }
 
+static size_t whole_pages(size_t len)
+{
+	return (len + MV_PAGE_SIZE - 1) & ~(MV_PAGE_SIZE - 1);
+}
+
 static bool page_aligned(const void *addr, off_t offset)
 {
 	return (((uintptr_t)addr | (uintptr_t)offset) & (MV_PAGE_SIZE - 1)) == 0;
@@ -61,7 +66,7 @@ static void *map(void *addr, size_t len, int prot, int flags, int fd, off_t offs
 		notice_alias(len, flags, fd, offset);
 	result = real.mmap(addr, len, prot, flags, fd, offset);
 	if (replaces)
-		ram_return(&leave);
+		ram_return(&leave, NULL, 0);
 	if (result != MAP_FAILED)
 		notice_mapping(result, len, prot, flags);
 	return result;
@@ -88,7 +93,7 @@ EXPORT int munmap(void *addr, size_t len)
 		return real.munmap(addr, len);
 	ram_leave(&leave, addr, len, true);
 	result = real.munmap(addr, len);
-	ram_return(&leave);
+	ram_return(&leave, addr, result == 0 ? whole_pages(len) : 0);
 	return result;
 }
 
@@ -112,7 +117,15 @@ EXPORT void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
 	}
 	ram_leave(&leave, old, old_len, false);
 	result = real.mremap(old, old_len, len, flags, fixed);
-	ram_return(&leave);
+	if (result == MAP_FAILED)
+		ram_return(&leave, NULL, 0);
+	else if (result != old)
+		ram_return(&leave, old, whole_pages(old_len));
+	else if (len < old_len)
+		ram_return(&leave, (char *)old + whole_pages(len),
+			   whole_pages(old_len) - whole_pages(len));
+	else
+		ram_return(&leave, NULL, 0);
 	if (result != MAP_FAILED)
 		ram_found(result, len, leave.count ? leave.span[0].slot_gpa : RAM_NO_SLOT);
 	return result;
