@@ -11,13 +11,13 @@
 
 /** enum peer_act - what the peer does next; after the last it hangs up */
 enum peer_act {
-	PEER_SEND,   /* the text */
+	PEER_SEND,    /* the text */
 	PEER_DRIBBLE, /* the text, a byte at a time */
-	PEER_FLOOD,  /* the text again and again, until the other end has gone */
-	PEER_FILL,   /* @count bytes of the text's first character */
-	PEER_READ,   /* a line, which contains the text */
-	PEER_WAIT,   /* @count milliseconds */
-	PEER_HANG,   /* until the other end has gone */
+	PEER_FLOOD,   /* the text again and again, until the other end has gone */
+	PEER_FILL,    /* @count bytes of the text's first character */
+	PEER_READ,    /* a line, which contains the text */
+	PEER_WAIT,    /* @count milliseconds */
+	PEER_HANG,    /* until the other end has gone */
 	PEER_END,
 };
 

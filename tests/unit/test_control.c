@@ -85,9 +85,17 @@ static void test_lines(void **unused)
 static void test_bad_lines_are_left(void **unused)
 {
 	static const char *const bad[] = {
-		"garbage",	 "{\"n\": 1} {\"n\": 2}", "{\"n\": 1} x", "{\"n\": 1",
-		"[{\"n\": 1}]", "17",			  "null",	  "\"{}\"",
-		"{\"n\": 1}}",	 "{'n': }",		  "}",
+		"garbage",
+		"{\"n\": 1} {\"n\": 2}",
+		"{\"n\": 1} x",
+		"{\"n\": 1",
+		"[{\"n\": 1}]",
+		"17",
+		"null",
+		"\"{}\"",
+		"{\"n\": 1}}",
+		"{'n': }",
+		"}",
 	};
 	struct pair pair = make_pair(WIRE_LINES, WIRE_MESSAGE_MAX);
 
@@ -242,7 +250,8 @@ static struct json_object *parse(const char *text)
 static void check_json(struct json_object *message, const char *wanted)
 {
 	assert_non_null(message);
-	assert_string_equal(json_object_to_json_string_ext(message, JSON_C_TO_STRING_PLAIN), wanted);
+	assert_string_equal(json_object_to_json_string_ext(message, JSON_C_TO_STRING_PLAIN),
+			    wanted);
 	json_object_put(message);
 }
 
@@ -366,10 +375,12 @@ static void test_every_number_has_a_name(void **unused)
 static void test_client(void **unused)
 {
 	static const struct peer_step steps[] = {
-		{ PEER_READ, "{\"execute\":\"set-limit\",\"id\":1,\"arguments\":{\"bytes\":null}}" },
+		{ PEER_READ,
+		  "{\"execute\":\"set-limit\",\"id\":1,\"arguments\":{\"bytes\":null}}" },
 		{ PEER_SEND, "{\"return\": {}, \"id\": 1}\n" },
 		{ PEER_READ, "query-info" },
-		{ PEER_SEND, "{\"error\": {\"class\": \"Failed\", \"desc\": \"no\"}, \"id\": 2}\n" },
+		{ PEER_SEND,
+		  "{\"error\": {\"class\": \"Failed\", \"desc\": \"no\"}, \"id\": 2}\n" },
 		{ PEER_READ, "query-info" },
 		{ PEER_SEND, "{\"error\": {}}\n" },
 		{ PEER_READ, "query-info" },
@@ -384,17 +395,20 @@ static void test_client(void **unused)
 	fake_peer_start(&peer, "control", steps);
 	assert_int_equal(rpc_connect(RPC_CONTROL, peer.path, clock_now() + CLOCK_S, &rpc, why), 0);
 	wire_add_text(args, "bytes", NULL);
-	assert_int_equal(rpc_execute(rpc, "set-limit", args, clock_now() + 5 * CLOCK_S, &value, why),
-			 0);
+	assert_int_equal(
+		rpc_execute(rpc, "set-limit", args, clock_now() + 5 * CLOCK_S, &value, why), 0);
 	json_object_put(value);
 	value = NULL;
-	assert_int_equal(rpc_execute(rpc, "query-info", NULL, clock_now() + 5 * CLOCK_S, &value, why),
+	assert_int_equal(rpc_execute(rpc, "query-info", NULL, clock_now() + 5 * CLOCK_S, &value,
+				     why),
 			 -EREMOTEIO);
 	assert_string_equal(why, "no");
-	assert_int_equal(rpc_execute(rpc, "query-info", NULL, clock_now() + 5 * CLOCK_S, &value, why),
+	assert_int_equal(rpc_execute(rpc, "query-info", NULL, clock_now() + 5 * CLOCK_S, &value,
+				     why),
 			 -EREMOTEIO);
 	assert_int_equal(rpc_execute(rpc, "query-info", NULL, clock_now() + 50 * CLOCK_MS, &value,
-				     why), -ETIMEDOUT);
+				     why),
+			 -ETIMEDOUT);
 	assert_null(value);
 	rpc_close(rpc);
 	fake_peer_stop(&peer);

@@ -59,15 +59,19 @@ static void test_qmp(void **unused)
 static void test_monitor_with_chardev(void **unused)
 {
 	check_qmp(ARGS("-chardev", "socket,id=mon0,path=/run/q,server=on", "-mon",
-		       "chardev=mon0,mode=control"), "/run/q");
+		       "chardev=mon0,mode=control"),
+		  "/run/q");
 	check_qmp(ARGS("-mon", "mon0,mode=control,pretty=on", "-chardev",
-		       "socket,path=/run/q,id=mon0"), "/run/q");
+		       "socket,path=/run/q,id=mon0"),
+		  "/run/q");
 	check_qmp(ARGS("-chardev", "socket,id=a,path=/run/a", "-chardev",
 		       "backend=socket,id=b,path=/run/b", "-mon", "chardev=a,mode=readline", "-mon",
-		       "chardev=b,mode=control"), "/run/b");
+		       "chardev=b,mode=control"),
+		  "/run/b");
 	/* libvirt hands a descriptor over: there is no path. */
 	check_qmp(ARGS("-chardev", "socket,id=charmonitor,fd=30,server=on,wait=off", "-mon",
-		       "chardev=charmonitor,id=monitor,mode=control"), NULL);
+		       "chardev=charmonitor,id=monitor,mode=control"),
+		  NULL);
 	check_qmp(ARGS("-chardev", "pty,id=a,path=/run/a", "-mon", "chardev=a,mode=control"), NULL);
 	check_qmp(ARGS("-chardev", "socket,id=a,path=/run/a", "-mon", "chardev=a"), NULL);
 	check_qmp(ARGS("-chardev", "socket,id=ab,path=/run/a", "-mon", "chardev=a,mode=control"),

@@ -18,7 +18,11 @@
 #define EVENT	 "{\"timestamp\": {\"seconds\": 1}, \"event\": \"RTC_CHANGE\"}\r\n"
 
 /* Greeting and negotiation, as QEMU does it. */
-#define HELLO { PEER_SEND, GREETING }, { PEER_READ, "qmp_capabilities" }, { PEER_SEND, READY }
+#define HELLO                                                                                      \
+	{ PEER_SEND, GREETING }, { PEER_READ, "qmp_capabilities" },                                \
+	{                                                                                          \
+		PEER_SEND, READY                                                                   \
+	}
 
 /* What a busy machine may add to a deadline. */
 #define LATE_MS 400
@@ -119,11 +123,13 @@ static void test_in_pieces(void **unused)
 static void test_pretty(void **unused)
 {
 	static const struct peer_step steps[] = {
-		{ PEER_SEND, "{\r\n    \"QMP\": {\r\n        \"capabilities\": [\r\n        ]\r\n    }\r\n}" },
+		{ PEER_SEND,
+		  "{\r\n    \"QMP\": {\r\n        \"capabilities\": [\r\n        ]\r\n    }\r\n}" },
 		{ PEER_READ, "qmp_capabilities" },
 		{ PEER_SEND, "{\r\n    \"return\": {\r\n    },\r\n    \"id\": 0\r\n}\r\n" },
 		{ PEER_READ, "query-balloon" },
-		{ PEER_SEND, "{\r\n    \"return\": {\r\n        \"actual\": 9\r\n    }, \"id\": 1\r\n}" },
+		{ PEER_SEND,
+		  "{\r\n    \"return\": {\r\n        \"actual\": 9\r\n    }, \"id\": 1\r\n}" },
 		{ PEER_HANG },
 		{ PEER_END },
 	};
@@ -262,16 +268,26 @@ static void test_full_queue(void **unused)
 static void test_bad_text(void **unused)
 {
 	static const char *const texts[] = {
-		"garbage\r\n", "[1, 2]\r\n", "{\"return\": {\"actual\": }}\r\n", "{]\r\n", "null\r\n",
-		"12 \r\n", "\"text\"\r\n", "{\"id\": 1}\r\n", "{\"return\": {}, \"id\": 1,}}\r\n",
+		"garbage\r\n",
+		"[1, 2]\r\n",
+		"{\"return\": {\"actual\": }}\r\n",
+		"{]\r\n",
+		"null\r\n",
+		"12 \r\n",
+		"\"text\"\r\n",
+		"{\"id\": 1}\r\n",
+		"{\"return\": {}, \"id\": 1,}}\r\n",
 		"\x01\x02\x03\x04\r\n",
 		"{\"return\": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 	};
 
 	for (size_t i = 0; i < COUNT_OF(texts); i++) {
 		const struct peer_step steps[] = {
-			HELLO,		{ PEER_READ, "query-balloon" },
-			{ PEER_SEND, texts[i] }, { PEER_HANG }, { PEER_END },
+			HELLO,
+			{ PEER_READ, "query-balloon" },
+			{ PEER_SEND, texts[i] },
+			{ PEER_HANG },
+			{ PEER_END },
 		};
 
 		check_failure(ask_once(steps, 5000), -EBADMSG, "JSON");
@@ -280,9 +296,9 @@ static void test_bad_text(void **unused)
 
 static void test_not_qmp(void **unused)
 {
-	static const struct peer_step steps[] = {
-		{ PEER_SEND, "{\"hello\": \"there\"}\r\n" }, { PEER_HANG }, { PEER_END }
-	};
+	static const struct peer_step steps[] = { { PEER_SEND, "{\"hello\": \"there\"}\r\n" },
+						  { PEER_HANG },
+						  { PEER_END } };
 	static const struct peer_step monitor[] = {
 		{ PEER_SEND, "QEMU 7.2.0 monitor - type 'help' for more information\r\n(qemu) " },
 		{ PEER_HANG },
@@ -291,7 +307,8 @@ static void test_not_qmp(void **unused)
 	static const struct peer_step refuses[] = {
 		{ PEER_SEND, GREETING },
 		{ PEER_READ, "qmp_capabilities" },
-		{ PEER_SEND, "{\"id\": 0, \"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n" },
+		{ PEER_SEND,
+		  "{\"id\": 0, \"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n" },
 		{ PEER_HANG },
 		{ PEER_END },
 	};
@@ -303,9 +320,11 @@ static void test_not_qmp(void **unused)
 
 static void test_nul_bytes(void **unused)
 {
-	static const struct peer_step steps[] = {
-		HELLO, { PEER_READ, "query-balloon" }, { PEER_FILL, "", 10 }, { PEER_HANG }, { PEER_END }
-	};
+	static const struct peer_step steps[] = { HELLO,
+						  { PEER_READ, "query-balloon" },
+						  { PEER_FILL, "", 10 },
+						  { PEER_HANG },
+						  { PEER_END } };
 
 	check_failure(ask_once(steps, 5000), -EBADMSG, "JSON");
 }
@@ -359,8 +378,9 @@ static void test_closed_in_between(void **unused)
 
 static void test_broken_stays_broken(void **unused)
 {
-	static const struct peer_step steps[] = { HELLO, { PEER_SEND, "garbage\r\n" }, { PEER_HANG },
-						  { PEER_END } };
+	static const struct peer_step steps[] = {
+		HELLO, { PEER_SEND, "garbage\r\n" }, { PEER_HANG }, { PEER_END }
+	};
 	struct fake_peer peer;
 
 	fake_peer_start(&peer, "qmp", steps);
@@ -450,8 +470,10 @@ static void test_find_balloon(void **unused)
 		const char *path; /* NULL: none */
 		int err;
 	} cases[] = {
-		{ "[{\"name\": \"type\", \"type\": \"string\"}, {\"name\": \"device[0]\", \"type\": "
-		  "\"child<virtio-balloon-pci>\"}]", "/machine/peripheral-anon/device[0]", 0 },
+		{ "[{\"name\": \"type\", \"type\": \"string\"}, {\"name\": \"device[0]\", "
+		  "\"type\": "
+		  "\"child<virtio-balloon-pci>\"}]",
+		  "/machine/peripheral-anon/device[0]", 0 },
 		{ "[{\"name\": \"b\", \"type\": \"child<virtio-balloon-ccw>\"}]",
 		  "/machine/peripheral-anon/b", 0 },
 		{ "[]", NULL, -ENOENT },
@@ -495,7 +517,9 @@ static void test_guest_stats(void **unused)
 
 static void test_bad_guest_stats(void **unused)
 {
-	static const char *const texts[] = { "{}", "[]", "{\"last-update\": 1}",
+	static const char *const texts[] = { "{}",
+					     "[]",
+					     "{\"last-update\": 1}",
 					     "{\"last-update\": -1, \"stats\": {}}",
 					     "{\"last-update\": 1, \"stats\": []}",
 					     "{\"last-update\": null, \"stats\": {}}" };

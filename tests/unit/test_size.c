@@ -88,7 +88,8 @@ static void test_round_trip(void **unused)
 	struct chance chance = chance_of(test_seed(), 0);
 
 	for (int i = 0; i < 10000; i++) {
-		uint64_t bytes = (100 + chance_below(&chance, 900)) << (10 * chance_below(&chance, 5));
+		uint64_t bytes = (100 + chance_below(&chance, 900))
+				 << (10 * chance_below(&chance, 5));
 		char text[SIZE_TEXT];
 		uint64_t again;
 

@@ -167,10 +167,9 @@ int print_json(const struct sample *samples, unsigned int count, double interval
 	    !wire_add_u64(object, "time", (uint64_t)time(NULL)) &&
 	    !add_double(object, "interval_s", interval_s, true, "%.3f") &&
 	    !add(object, "vms", vm_array(samples, count))) {
-		puts(json_object_to_json_string_ext(object,
-						    JSON_C_TO_STRING_PRETTY |
-							    JSON_C_TO_STRING_SPACED |
-							    JSON_C_TO_STRING_NOSLASHESCAPE));
+		puts(json_object_to_json_string_ext(
+			object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+					JSON_C_TO_STRING_NOSLASHESCAPE));
 		err = 0;
 	}
 	json_object_put(object);

@@ -49,9 +49,9 @@ static void print_help(void)
 }
 
 static const struct option options[] = {
-	{ "json", no_argument, NULL, 'j' },	{ "interval", required_argument, NULL, 'i' },
+	{ "json", no_argument, NULL, 'j' },	     { "interval", required_argument, NULL, 'i' },
 	{ "run-dir", required_argument, NULL, 'd' }, { "help", no_argument, NULL, 'h' },
-	{ "version", no_argument, NULL, 'v' },	{ NULL, 0, NULL, 0 },
+	{ "version", no_argument, NULL, 'v' },	     { NULL, 0, NULL, 0 },
 };
 
 static int take_interval(const char *text, double *interval_s)
@@ -185,7 +185,8 @@ int command_once(int argc, char **argv)
 	err = rundir_choose(once.run_dir_option, once.run_dir);
 	if (err) {
 		say("no run directory: %s: set XDG_RUNTIME_DIR or MEMVIRT_RUN_DIR, or give "
-		    "--run-dir", strerror(-err));
+		    "--run-dir",
+		    strerror(-err));
 		return EXIT_FAILURE;
 	}
 	err = look_and_show(&once, argv + optind, argc - optind);

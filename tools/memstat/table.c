@@ -80,7 +80,8 @@ static void print_state(const struct sample *sample)
 		printf(", has gone and left its files\n");
 		return;
 	}
-	printf(", discarded %s, age:", size_format_short(sample->vm.stats.discarded_bytes, 1024, text));
+	printf(", discarded %s, age:",
+	       size_format_short(sample->vm.stats.discarded_bytes, 1024, text));
 	print_age("pager", sample->pager_age_ns);
 	print_age("balloon", sample->balloon_age_ns);
 	print_age("guest", sample->guest_age_ns);

@@ -114,8 +114,16 @@ static int take_interval(const char *text, double *interval_s)
 	return 0;
 }
 
-enum { OPT_BUDGET = 256, OPT_FLOOR, OPT_INTERVAL, OPT_RUN_DIR, OPT_ONCE, OPT_DRY_RUN, OPT_JSON,
-       OPT_VERSION };
+enum {
+	OPT_BUDGET = 256,
+	OPT_FLOOR,
+	OPT_INTERVAL,
+	OPT_RUN_DIR,
+	OPT_ONCE,
+	OPT_DRY_RUN,
+	OPT_JSON,
+	OPT_VERSION
+};
 
 static const struct option options[] = {
 	{ "budget", required_argument, NULL, OPT_BUDGET },
@@ -470,7 +478,8 @@ static int govern(struct governor *governor)
 
 	if (err) {
 		say("no run directory: %s: set XDG_RUNTIME_DIR or MEMVIRT_RUN_DIR, or give "
-		    "--run-dir", strerror(-err));
+		    "--run-dir",
+		    strerror(-err));
 		return EXIT_FAILURE;
 	}
 	governor->config.patience_ns = governor->once ? 0 : PATIENCE_NS;

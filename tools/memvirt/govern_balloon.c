@@ -130,8 +130,9 @@ static void set_target(struct policy_vm *vm, double target, enum policy_why why)
 /* Inflated by so much in a tick, from where the balloon is in fact. */
 static double inflate_to(const struct policy *policy, const struct policy_vm *vm, double wanted)
 {
-	double step = fmax((double)vm->numbers.configured_bytes * INFLATE_PER_S, INFLATE_MIN_PER_S) *
-		      (double)policy->config.interval_ns / 1e9;
+	double step =
+		fmax((double)vm->numbers.configured_bytes * INFLATE_PER_S, INFLATE_MIN_PER_S) *
+		(double)policy->config.interval_ns / 1e9;
 
 	step = floor(step / MIB) * MIB;
 	return fmax(wanted, (double)vm->numbers.balloon_actual_bytes - fmax(step, MIB));

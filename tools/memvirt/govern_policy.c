@@ -15,7 +15,7 @@
 
 #include "govern_balloon.h"
 
-#define MIB (1024.0 * 1024)
+#define MIB  (1024.0 * 1024)
 #define PAGE 4096.0
 
 /* Of the budget; resident memory lags its limit a little, and stores grow meanwhile. */
@@ -178,9 +178,8 @@ static void update_ratio(struct policy_vm *vm)
 /* Without a limit nothing is known of what is resident. */
 static bool needs_learning(const struct policy_numbers *n)
 {
-	return n->pager_fresh && !n->held && !is_managed(n) &&
-	       n->limit_bytes == POLICY_UNLIMITED && n->configured_bytes != POLICY_UNKNOWN &&
-	       n->configured_bytes >= POLICY_FLOOR_MIN;
+	return n->pager_fresh && !n->held && !is_managed(n) && n->limit_bytes == POLICY_UNLIMITED &&
+	       n->configured_bytes != POLICY_UNKNOWN && n->configured_bytes >= POLICY_FLOOR_MIN;
 }
 
 /* A VM whose limit stays counts with all that it may come to. */
@@ -432,7 +431,7 @@ static enum policy_why why_limit(const struct policy *policy, const struct polic
 	if (vm->next > vm->old)
 		return POLICY_GROW;
 	return policy->over || vm->numbers.limit_bytes == POLICY_UNLIMITED ? POLICY_OVER
-									  : POLICY_SHRINK;
+									   : POLICY_SHRINK;
 }
 
 static void write_limit(const struct policy *policy, struct policy_vm *vm)

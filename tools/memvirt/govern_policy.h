@@ -97,14 +97,14 @@ struct policy_vm {
 	enum policy_why balloon_why;
 
 	/* Remembered. */
-	double demand;		  /* smoothed; 0 for none yet */
-	double ratio;		  /* host memory for a stored byte */
-	double growth_per_s;	  /* populated at most in a second */
-	double growth_bytes;	  /* until the tick after next */
-	double populated;	  /* resident and stored; 0 for unknown */
-	uint64_t reserved_bytes;  /* of what it has, outside the guest's own total */
+	double demand;		 /* smoothed; 0 for none yet */
+	double ratio;		 /* host memory for a stored byte */
+	double growth_per_s;	 /* populated at most in a second */
+	double growth_bytes;	 /* until the tick after next */
+	double populated;	 /* resident and stored; 0 for unknown */
+	uint64_t reserved_bytes; /* of what it has, outside the guest's own total */
 	uint64_t last_actual;
-	uint64_t target_bytes;	  /* of the balloon, decided last */
+	uint64_t target_bytes; /* of the balloon, decided last */
 
 	/* Of this tick. */
 	bool adjustable;
@@ -112,17 +112,17 @@ struct policy_vm {
 	double floor;
 	double potential; /* populated at most until the next ticks */
 	double resident;
-	double overhead;  /* taken whatever the limit */
-	double old;    /* where its limit counts from */
-	double target; /* what it should have */
-	double next;   /* what it gets now */
+	double overhead; /* taken whatever the limit */
+	double old;	 /* where its limit counts from */
+	double target;	 /* what it should have */
+	double next;	 /* what it gets now */
 };
 
 /** struct policy - the budget and what is remembered of it */
 struct policy {
 	struct policy_config config;
-	bool ample;	    /* no limits at the moment */
-	uint64_t fits_ns;   /* everything has fitted for so long */
+	bool ample;	  /* no limits at the moment */
+	uint64_t fits_ns; /* everything has fitted for so long */
 
 	/* Of the last tick. */
 	double usable_bytes;  /* the budget less its headroom */

@@ -133,8 +133,7 @@ static void list_done(struct govern_vm *vm, struct json_object *value)
 static void list_anon_done(struct govern_vm *vm, struct json_object *value)
 {
 	if (device_in(vm, value, QMP_PERIPHERAL_ANON))
-		say("%s: has no balloon device: it is governed by its limit alone",
-		    vm->found.name);
+		say("%s: has no balloon device: it is governed by its limit alone", vm->found.name);
 }
 
 static struct json_object *polling_arguments(struct govern_vm *vm)
@@ -334,8 +333,7 @@ static bool worth_waiting(const struct govern_lane *lane, uint64_t since)
 }
 
 /* One step of each lane; the connections under way into @rpcs. Returns whether to wait. */
-static bool step_all(struct govern_vm **vms, unsigned int count, struct rpc **rpcs,
-		     uint64_t since)
+static bool step_all(struct govern_vm **vms, unsigned int count, struct rpc **rpcs, uint64_t since)
 {
 	bool wait = false;
 

@@ -95,8 +95,10 @@ static int take_size(const char *what, const char *text, uint64_t *bytes)
 static int take_name(const char *what, const char *name, struct run_config *config)
 {
 	if (!rundir_name_valid(name))
-		return say_usage("run", "%s: '%s' is no name: 1 to %d of A-Z a-z 0-9 . _ -, the "
-				 "first neither . nor -", what, name, RUNDIR_NAME_MAX);
+		return say_usage("run",
+				 "%s: '%s' is no name: 1 to %d of A-Z a-z 0-9 . _ -, the "
+				 "first neither . nor -",
+				 what, name, RUNDIR_NAME_MAX);
 	config->name = name;
 	return 0;
 }
@@ -225,7 +227,8 @@ static int prepare_run_dir(const struct run_config *config, struct run_plan *pla
 	err = rundir_create(plan->run_dir);
 	if (err == -EPERM)
 		say("run directory %s belongs to somebody else, or others may write to it: "
-		    "give your own with --run-dir", plan->run_dir);
+		    "give your own with --run-dir",
+		    plan->run_dir);
 	else if (err)
 		say("run directory %s: %s", plan->run_dir, strerror(-err));
 	return err ? -1 : 0;
@@ -283,7 +286,8 @@ static int find_preload(struct run_plan *plan)
 		if (used < (int)sizeof(plan->preload) && !access(plan->preload, R_OK))
 			goto found;
 	}
-	say("cannot find lib/memvirt/libmemvirt-preload.so under %s: install memvirt whole", prefix);
+	say("cannot find lib/memvirt/libmemvirt-preload.so under %s: install memvirt whole",
+	    prefix);
 	return -1;
 
 found:
@@ -333,8 +337,7 @@ static int set_environment(const struct run_config *config, const struct run_pla
 	return set_preload(plan->preload) || setenv("MEMVIRT_NAME", plan->name, 1) ||
 	       set_size("MEMVIRT_LIMIT", config->limit_bytes) ||
 	       set_size("MEMVIRT_STORE_LIMIT", config->store_limit_bytes) ||
-	       setenv("MEMVIRT_QMP", plan->qmp, 1) ||
-	       setenv("MEMVIRT_RUN_DIR", plan->run_dir, 1) ||
+	       setenv("MEMVIRT_QMP", plan->qmp, 1) || setenv("MEMVIRT_RUN_DIR", plan->run_dir, 1) ||
 	       setenv("MEMVIRT_VERBOSE", config->verbose ? "1" : "", 1) || set_process();
 }
 

@@ -177,7 +177,8 @@ bool run_qemu_is_probe(char *const *args)
 				return true;
 	for (size_t i = 0; i < sizeof(listing) / sizeof(listing[0]); i++)
 		for (at = args; (value = next_value(&at, listing[i]));)
-			if (asks_for_help(value) || (i < 2 && key_is(value, "type", "type", "none")))
+			if (asks_for_help(value) ||
+			    (i < 2 && key_is(value, "type", "type", "none")))
 				return true;
 	return false;
 }

@@ -73,8 +73,8 @@ int run_find_vmm(const char *name, char *path)
 		int len = (int)(end - dirs);
 
 		/* An empty entry means the working directory. */
-		int used = snprintf(path, PATH_MAX, "%.*s/%s", len ? len : 1, len ? dirs : ".",
-				    name);
+		int used =
+			snprintf(path, PATH_MAX, "%.*s/%s", len ? len : 1, len ? dirs : ".", name);
 		if (used > 0 && used < PATH_MAX && is_program(path))
 			return 0;
 		dirs = *end ? end + 1 : NULL;
@@ -142,7 +142,8 @@ static int check_elf(const char *path, int fd)
 
 	if (!read_at(fd, &ehdr, sizeof(ehdr), 0) || ehdr.e_ident[EI_CLASS] != ELFCLASS64 ||
 	    ehdr.e_machine != OWN_MACHINE) {
-		say("%s is built for another machine: memvirt manages programs of its own kind only",
+		say("%s is built for another machine: memvirt manages programs of its own kind "
+		    "only",
 		    path);
 		return -1;
 	}
@@ -152,7 +153,8 @@ static int check_elf(const char *path, int fd)
 	}
 	if (!interpreter[0]) {
 		say("%s is statically linked: memvirt cannot get into it. Use a dynamically "
-		    "linked build, or start it without memvirt", path);
+		    "linked build, or start it without memvirt",
+		    path);
 		return -1;
 	}
 	if (strstr(interpreter, "/ld-musl-")) {

@@ -117,8 +117,8 @@ struct json_object *wire_new_return(struct json_object *request, struct json_obj
 
 /* Classes of errors. */
 #define WIRE_COMMAND_NOT_FOUND "CommandNotFound"
-#define WIRE_BAD_REQUEST       "BadRequest"   /* malformed, or an argument that cannot be */
-#define WIRE_FAILED	       "Failed"	      /* understood and refused or not possible */
+#define WIRE_BAD_REQUEST       "BadRequest" /* malformed, or an argument that cannot be */
+#define WIRE_FAILED	       "Failed"	    /* understood and refused or not possible */
 
 /**
  * wire_new_error() - {"error": {"class": @error_class, "desc": …}, "id": …}

@@ -41,8 +41,10 @@ static struct process read_process(uint64_t pid)
 
 	/* The second field is the program's name, which may hold anything; the 22nd is ours. */
 	const char *at = strrchr(line, ')');
-	if (at && sscanf(at + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
-				 "%*d %*d %*d %llu", &process.state, &ticks) == 2)
+	if (at && sscanf(at + 1,
+			 " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+			 "%*d %*d %*d %llu",
+			 &process.state, &ticks) == 2)
 		process.start_ns = ticks * (CLOCK_S / (uint64_t)sysconf(_SC_CLK_TCK));
 	return process;
 }

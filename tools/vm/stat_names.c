@@ -4,7 +4,7 @@
  */
 #include "vm/stat_names.h"
 
-#define STAT(group, name, field)                                                                  \
+#define STAT(group, name, field)                                                                   \
 	{                                                                                          \
 		name, group, offsetof(struct mv_stats, field)                                      \
 	}
