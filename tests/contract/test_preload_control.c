@@ -35,7 +35,7 @@ static void *full_vm(void)
 
 static int dial(void)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", vmm_socket());
@@ -102,8 +102,9 @@ static void answers(void)
 	       "{\"return\":{},\"id\":7}");
 	insist(vmm_stat("limit-bytes") == 1ULL << 40);
 	/* Answers come in the order of the requests, also behind one that takes long. */
-	expect(fd, "{\"execute\":\"set-limit\",\"arguments\":{\"bytes\":null},\"id\":1}\n"
-		   "{\"execute\":\"query-stats\",\"id\":2}\n",
+	expect(fd,
+	       "{\"execute\":\"set-limit\",\"arguments\":{\"bytes\":null},\"id\":1}\n"
+	       "{\"execute\":\"query-stats\",\"id\":2}\n",
 	       "\"id\":1");
 	insist(take(fd, answer) && strstr(answer, "\"id\":2"));
 	insist(strstr(answer, "\"limit-bytes\":null") && strstr(answer, "\"stored-pages\":0"));
@@ -117,8 +118,9 @@ static void notes(void)
 
 	full_vm();
 	fd = dial();
-	expect(fd, "{\"execute\":\"note\",\"arguments\":{\"guest-free-bytes\":5,"
-		   "\"balloon-actual-bytes\":6,\"of-a-later-version\":1}}\n",
+	expect(fd,
+	       "{\"execute\":\"note\",\"arguments\":{\"guest-free-bytes\":5,"
+	       "\"balloon-actual-bytes\":6,\"of-a-later-version\":1}}\n",
 	       "{\"return\":{}}");
 	insist(mv_stats_read(vmm_segment(), &stats) == 0);
 	insist(stats.guest_free_bytes == 5 && stats.balloon_actual_bytes == 6);
@@ -128,8 +130,9 @@ static void notes(void)
 	insist(vmm_stat("guest-free-bytes") == MV_STATS_UNKNOWN);
 	insist(vmm_stat("balloon-actual-bytes") == 6);
 	/* All or nothing. */
-	expect(fd, "{\"execute\":\"note\",\"arguments\":{\"balloon-actual-bytes\":9,"
-		   "\"guest-total-bytes\":\"x\"}}\n",
+	expect(fd,
+	       "{\"execute\":\"note\",\"arguments\":{\"balloon-actual-bytes\":9,"
+	       "\"guest-total-bytes\":\"x\"}}\n",
 	       "BadRequest");
 	insist(vmm_stat("balloon-actual-bytes") == 6);
 	/* What the pager counts is the pager's to say. */
@@ -151,7 +154,8 @@ static void segment_is_fresh(void)
 	insist(later.pager_time > stats.pager_time);
 }
 
-/* --- clients that do not behave ----------------------------------------------------------------- */
+/* --- clients that do not behave -----------------------------------------------------------------
+ */
 
 static void long_lines(void)
 {
@@ -257,7 +261,8 @@ static void numbers_go_on(void)
 	insist(longest < CLOCK_S);
 }
 
-/* --- beginning and end -------------------------------------------------------------------------- */
+/* --- beginning and end --------------------------------------------------------------------------
+ */
 
 static void stop(void)
 {
@@ -362,18 +367,18 @@ static void no_userfaultfd(void)
 /* --------------------------------------------------------------------------------------------- */
 
 static const struct vmm_scenario scenarios[] = {
-	{"answers", answers},
-	{"notes", notes},
-	{"segment-is-fresh", segment_is_fresh},
-	{"long-lines", long_lines},
-	{"silent-readers", silent_readers},
-	{"crowd", crowd},
-	{"hang-up", hang_up},
-	{"numbers-go-on", numbers_go_on},
-	{"stop", stop},
-	{"name-taken", name_taken},
-	{"left-behind", left_behind},
-	{"no-userfaultfd", no_userfaultfd},
+	{ "answers", answers },
+	{ "notes", notes },
+	{ "segment-is-fresh", segment_is_fresh },
+	{ "long-lines", long_lines },
+	{ "silent-readers", silent_readers },
+	{ "crowd", crowd },
+	{ "hang-up", hang_up },
+	{ "numbers-go-on", numbers_go_on },
+	{ "stop", stop },
+	{ "name-taken", name_taken },
+	{ "left-behind", left_behind },
+	{ "no-userfaultfd", no_userfaultfd },
 };
 
 /* The state of a test is its scenario. */

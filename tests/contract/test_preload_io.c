@@ -152,7 +152,7 @@ static void errors_stay_errors(void)
 	errno = 0;
 	insist(read(-1, ram, PAGE) == -1 && errno == EBADF);
 	insist(pread(disk, ram + 1, PAGE, 0) == -1 && errno == EINVAL);
-	iov = (struct iovec){ram, PAGE};
+	iov = (struct iovec){ ram, PAGE };
 	insist(preadv(disk, &iov, too_few, 0) == -1 && errno == EINVAL);
 	insist(preadv(disk, &iov, too_many, 0) == -1 && errno == EINVAL);
 	insist(vmm_stat("pinned-bytes") == 0);
@@ -234,7 +234,7 @@ static void read_aio(void)
 static void vector_aio(void)
 {
 	struct iovec iov[BLOCK / PAGE];
-	struct iocb iocb, *list[1] = {&iocb};
+	struct iocb iocb, *list[1] = { &iocb };
 	aio_context_t context;
 
 	begin();
@@ -256,7 +256,7 @@ static void vector_aio(void)
 /* One iocb twice, one that is refused, and a context that goes away with requests in it. */
 static void odd_aio(void)
 {
-	struct iocb same, bad, *list[4] = {&same, &same, &bad, &same};
+	struct iocb same, bad, *list[4] = { &same, &same, &bad, &same };
 	aio_context_t context;
 	unsigned int done = 0;
 
@@ -282,7 +282,7 @@ static void odd_aio(void)
 
 static void posix_aio(void)
 {
-	struct aiocb request = {.aio_fildes = 0, .aio_nbytes = BLOCK, .aio_lio_opcode = LIO_READ};
+	struct aiocb request = { .aio_fildes = 0, .aio_nbytes = BLOCK, .aio_lio_opcode = LIO_READ };
 
 	begin();
 	request.aio_fildes = disk;
@@ -359,7 +359,7 @@ static void uring_buffers(void)
 
 	begin();
 	open_uring();
-	iov = (struct iovec){ram + DISK, BLOCK};
+	iov = (struct iovec){ ram + DISK, BLOCK };
 	insist(keep(&uring, &iov, 1) == 0);
 	insist(vmm_held("io_uring"));
 	vmm_fill(ram, DISK, 2);
@@ -371,7 +371,7 @@ static void uring_buffers(void)
 
 static void uring_by_number(void)
 {
-	struct io_uring_params params = {0};
+	struct io_uring_params params = { 0 };
 
 	begin();
 	if (syscall(SYS_io_uring_setup, 8L, &params) < 0)
@@ -387,7 +387,7 @@ static void splice_memory(void)
 	int ends[2];
 
 	begin();
-	iov = (struct iovec){ram, PAGE};
+	iov = (struct iovec){ ram, PAGE };
 	insist(pipe(ends) == 0);
 	insist(vmsplice(ends[1], &iov, 1, 0) == PAGE);
 	insist(vmm_held("vmsplice"));
@@ -460,8 +460,8 @@ static void all_at_once(void)
 	insist(!pthread_create(&threads[2], NULL, keep_discarding, ram + DISK + 2 * PART));
 	insist(!pthread_create(&threads[3], NULL, keep_plugging, NULL));
 	for (int i = 0; i < 20; i++) {
-		insist(vmm_ask("set-limit", i % 4 == 3 ? "{\"bytes\": null}"
-						       : "{\"bytes\": 4194304}"));
+		insist(vmm_ask("set-limit",
+			       i % 4 == 3 ? "{\"bytes\": null}" : "{\"bytes\": 4194304}"));
 		insist(system("true") == 0);
 		usleep(100000);
 	}
@@ -476,21 +476,21 @@ static void all_at_once(void)
 /* --------------------------------------------------------------------------------------------- */
 
 static const struct vmm_scenario scenarios[] = {
-	{"read-pread", read_pread},
-	{"read-plain", read_plain},
-	{"read-vectors", read_vectors},
-	{"write-all", write_all},
-	{"pins-while-it-waits", pins_while_it_waits},
-	{"errors-stay-errors", errors_stay_errors},
-	{"read-aio", read_aio},
-	{"vector-aio", vector_aio},
-	{"odd-aio", odd_aio},
-	{"posix-aio", posix_aio},
-	{"uring-submit", uring_submit},
-	{"uring-buffers", uring_buffers},
-	{"uring-by-number", uring_by_number},
-	{"splice-memory", splice_memory},
-	{"all-at-once", all_at_once},
+	{ "read-pread", read_pread },
+	{ "read-plain", read_plain },
+	{ "read-vectors", read_vectors },
+	{ "write-all", write_all },
+	{ "pins-while-it-waits", pins_while_it_waits },
+	{ "errors-stay-errors", errors_stay_errors },
+	{ "read-aio", read_aio },
+	{ "vector-aio", vector_aio },
+	{ "odd-aio", odd_aio },
+	{ "posix-aio", posix_aio },
+	{ "uring-submit", uring_submit },
+	{ "uring-buffers", uring_buffers },
+	{ "uring-by-number", uring_by_number },
+	{ "splice-memory", splice_memory },
+	{ "all-at-once", all_at_once },
 };
 
 /* The state of a test is its scenario. */

@@ -39,10 +39,12 @@ static void wait_for_child(pid_t child)
 
 static void send_fd(int socket, int fd)
 {
-	char byte = 'x', space[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
-			     .msg_controllen = sizeof(space)};
+	char byte = 'x', space[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = space,
+			      .msg_controllen = sizeof(space) };
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 
 	cmsg->cmsg_level = SOL_SOCKET;
@@ -54,10 +56,12 @@ static void send_fd(int socket, int fd)
 
 static int receive_fd(int socket)
 {
-	char byte, space[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
-			     .msg_controllen = sizeof(space)};
+	char byte, space[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = space,
+			      .msg_controllen = sizeof(space) };
 	int fd;
 
 	insist(recvmsg(socket, &msg, 0) == 1 && CMSG_FIRSTHDR(&msg));
@@ -191,7 +195,7 @@ static void run_helper(void)
 	static char script[] = "test -z \"$LD_PRELOAD$MEMVIRT_NAME$MEMVIRT_LIMIT$MEMVIRT_PROCESS\""
 			       " && test \"$OTHER\" = kept && ! grep -q memvirt /proc/self/maps"
 			       " && ! ls -l /proc/self/fd | grep -E 'userfaultfd|memfd|eventfd'";
-	char *argv[] = {"sh", "-c", script, NULL};
+	char *argv[] = { "sh", "-c", script, NULL };
 	pid_t child;
 	int fd;
 	void *ram;
@@ -244,7 +248,7 @@ static void replace_itself(void)
 	snprintf(text, sizeof(text), "%d", dup(fd));
 	setenv("GUEST_FD", text, 1);
 	insist(execlp("/nonexistent", "/nonexistent", NULL) == -1 && errno == ENOENT);
-	char *argv[] = {program_invocation_name, "--scenario", "replace-itself", NULL};
+	char *argv[] = { program_invocation_name, "--scenario", "replace-itself", NULL };
 	execv("/proc/self/exe", argv);
 	insist(!"it was replaced");
 }
@@ -253,8 +257,7 @@ static void replace_itself(void)
 
 static int open_uffd(void)
 {
-	struct uffdio_api api = {.api = UFFD_API,
-				 .features = UFFD_FEATURE_MINOR_SHMEM};
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MINOR_SHMEM };
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	insist(fd >= 0 && ioctl(fd, UFFDIO_API, &api) == 0);
@@ -265,10 +268,10 @@ static void own_userfaultfd(void)
 {
 	int fd, uffd = open_uffd();
 	char *ram = vmm_full_memfd(RAM, &fd);
-	struct uffdio_register whole = {.range = {(uintptr_t)ram, RAM},
-					.mode = UFFDIO_REGISTER_MODE_MISSING};
-	struct uffdio_range half = {(uintptr_t)ram, RAM / 2};
-	struct pollfd poll_it = {uffd, POLLIN, 0};
+	struct uffdio_register whole = { .range = { (uintptr_t)ram, RAM },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_range half = { (uintptr_t)ram, RAM / 2 };
+	struct pollfd poll_it = { uffd, POLLIN, 0 };
 
 	insist(ioctl(uffd, UFFDIO_REGISTER, &whole) == 0);
 	insist(vmm_held("postcopy") && !vmm_region(0).managed);
@@ -288,7 +291,8 @@ static void own_userfaultfd(void)
 	insist(!vmm_held("") && vmm_region(0).managed);
 }
 
-/* --- locked memory, sockets --------------------------------------------------------------------- */
+/* --- locked memory, sockets ---------------------------------------------------------------------
+ */
 
 static void lock_memory(void)
 {
@@ -360,7 +364,7 @@ static void lock_all_first(void)
 
 static int connected_socket(void)
 {
-	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 	socklen_t len = sizeof(addr);
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -378,8 +382,8 @@ static void send_without_copy(void)
 {
 	int fd, socket = connected_socket();
 	char *ram = vmm_full_memfd(RAM, &fd);
-	struct iovec iov = {ram, PAGE};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct iovec iov = { ram, PAGE };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
 	insist(send(socket, ram, PAGE, 0) == PAGE);
 	insist(sendmsg(socket, &msg, 0) == PAGE);
@@ -391,20 +395,20 @@ static void send_without_copy(void)
 /* --------------------------------------------------------------------------------------------- */
 
 static const struct vmm_scenario scenarios[] = {
-	{"share-by-socket", share_by_socket},
-	{"map-twice", map_twice},
-	{"fork-with-memory", fork_with_memory},
-	{"fork-by-number", fork_by_number},
-	{"fork-without-memory", fork_without_memory},
-	{"go-into-background", go_into_background},
-	{"run-helper", run_helper},
-	{"run-wrapper", run_wrapper},
-	{"replace-itself", replace_itself},
-	{"own-userfaultfd", own_userfaultfd},
-	{"lock-memory", lock_memory},
-	{"lock-all", lock_all},
-	{"lock-all-first", lock_all_first},
-	{"send-without-copy", send_without_copy},
+	{ "share-by-socket", share_by_socket },
+	{ "map-twice", map_twice },
+	{ "fork-with-memory", fork_with_memory },
+	{ "fork-by-number", fork_by_number },
+	{ "fork-without-memory", fork_without_memory },
+	{ "go-into-background", go_into_background },
+	{ "run-helper", run_helper },
+	{ "run-wrapper", run_wrapper },
+	{ "replace-itself", replace_itself },
+	{ "own-userfaultfd", own_userfaultfd },
+	{ "lock-memory", lock_memory },
+	{ "lock-all", lock_all },
+	{ "lock-all-first", lock_all_first },
+	{ "send-without-copy", send_without_copy },
 };
 
 /* The state of a test is its scenario. */

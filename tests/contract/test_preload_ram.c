@@ -180,7 +180,7 @@ static int kvm_vm(void)
 static void set_slot(int vm, uint32_t slot, void *memory, uint64_t gpa, uint64_t bytes,
 		     uint32_t flags)
 {
-	struct kvm_userspace_memory_region region = {slot, flags, gpa, bytes, (uintptr_t)memory};
+	struct kvm_userspace_memory_region region = { slot, flags, gpa, bytes, (uintptr_t)memory };
 
 	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region))
 		vmm_skip("this KVM takes no such slot");
@@ -403,31 +403,31 @@ static void free_private(void)
 /* -------------------------------------------------------------------------------------------- */
 
 static const struct vmm_scenario scenarios[] = {
-	{"find-memfd", find_memfd},
-	{"find-closed-memfd", find_closed_memfd},
-	{"find-shm-file", find_shm_file},
-	{"find-anonymous", find_anonymous},
-	{"find-shared-anonymous", find_shared_anonymous},
-	{"find-file", find_file},
-	{"find-private-copy", find_private_copy},
-	{"find-hugetlb", find_hugetlb},
-	{"find-nothing", find_nothing},
-	{"find-plugged", find_plugged},
-	{"find-unlimited", find_unlimited},
-	{"find-slot", find_slot},
-	{"find-both-ways", find_both_ways},
-	{"unmap-all", unmap_all},
-	{"unmap-middle", unmap_middle},
-	{"replace-page", replace_page},
-	{"bad-calls", bad_calls},
-	{"move-memory", move_memory},
-	{"shrink-file", shrink_file},
-	{"punch", punch},
-	{"punch-across", punch_across},
-	{"remove-range", remove_range},
-	{"dontneed-shared", dontneed_shared},
-	{"dontneed-private", dontneed_private},
-	{"free-private", free_private},
+	{ "find-memfd", find_memfd },
+	{ "find-closed-memfd", find_closed_memfd },
+	{ "find-shm-file", find_shm_file },
+	{ "find-anonymous", find_anonymous },
+	{ "find-shared-anonymous", find_shared_anonymous },
+	{ "find-file", find_file },
+	{ "find-private-copy", find_private_copy },
+	{ "find-hugetlb", find_hugetlb },
+	{ "find-nothing", find_nothing },
+	{ "find-plugged", find_plugged },
+	{ "find-unlimited", find_unlimited },
+	{ "find-slot", find_slot },
+	{ "find-both-ways", find_both_ways },
+	{ "unmap-all", unmap_all },
+	{ "unmap-middle", unmap_middle },
+	{ "replace-page", replace_page },
+	{ "bad-calls", bad_calls },
+	{ "move-memory", move_memory },
+	{ "shrink-file", shrink_file },
+	{ "punch", punch },
+	{ "punch-across", punch_across },
+	{ "remove-range", remove_range },
+	{ "dontneed-shared", dontneed_shared },
+	{ "dontneed-private", dontneed_private },
+	{ "free-private", free_private },
 };
 
 /* The state of a test is its scenario. */

@@ -94,7 +94,7 @@ static bool collect(int fd, char *text, size_t room)
 	size_t used = 0;
 
 	for (;;) {
-		struct pollfd one = {fd, POLLIN, 0};
+		struct pollfd one = { fd, POLLIN, 0 };
 		char scrap[256];
 		ssize_t got;
 
@@ -301,8 +301,8 @@ struct json_object *vmm_ask(const char *command, const char *arguments)
 		fprintf(stderr, "%s: %s\n", vmm_socket(), why);
 		insist(!"the control socket answers");
 	}
-	error = rpc_execute(own, command, arguments ? json_tokener_parse(arguments) : NULL, deadline,
-			    &value, why);
+	error = rpc_execute(own, command, arguments ? json_tokener_parse(arguments) : NULL,
+			    deadline, &value, why);
 	if (error) {
 		fprintf(stderr, "%s: %s\n", command, why);
 		return NULL;
@@ -384,7 +384,7 @@ bool vmm_held(const char *word)
 struct vmm_region vmm_region(unsigned int index)
 {
 	struct json_object *info = vmm_ask("query-info", NULL), *regions, *one;
-	struct vmm_region region = {0};
+	struct vmm_region region = { 0 };
 
 	insist(info && json_object_object_get_ex(info, "regions", &regions));
 	one = json_object_array_get_idx(regions, index);

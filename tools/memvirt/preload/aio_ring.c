@@ -99,8 +99,8 @@ static void look(struct aio_context *context)
 
 	for (; context->seen != tail; context->seen = (context->seen + 1) % ring->nr)
 		if (context->flights)
-			land(context, (const struct iocb *)(uintptr_t)
-					      ring->events[context->seen].obj);
+			land(context,
+			     (const struct iocb *)(uintptr_t)ring->events[context->seen].obj);
 }
 
 static struct aio_context *find(aio_context_t id)

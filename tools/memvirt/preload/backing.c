@@ -52,7 +52,8 @@ static bool parse(char *line, struct mapping *mapping)
 	line[strcspn(line, "\n")] = '\0';
 	if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %" SCNx64 " %x:%x %" SCNu64 " %n",
 		   &mapping->first, &end, mapping->perms, &mapping->offset, &major, &minor, &ino,
-		   &used) < 7 || !used)
+		   &used) < 7 ||
+	    !used)
 		return false;
 	mapping->last = end - 1;
 	mapping->dev = makedev(major, minor);
@@ -103,8 +104,8 @@ static int open_mapped_file(const struct mapping *mapping)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/self/map_files/%" PRIxPTR "-%" PRIxPTR,
-		 mapping->first, mapping->last + 1);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%" PRIxPTR "-%" PRIxPTR, mapping->first,
+		 mapping->last + 1);
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
@@ -230,8 +231,7 @@ int backing_examine(uintptr_t first, uintptr_t last, struct backing *pieces, uns
 		return -errno;
 	*count = 0;
 	while (getline(&line, &room, maps) > 0) {
-		if (!parse(line, &mapping) || mapping.last < first ||
-		    !starts(mapping.perms, "rw"))
+		if (!parse(line, &mapping) || mapping.last < first || !starts(mapping.perms, "rw"))
 			continue;
 		if (mapping.first > last)
 			break;

@@ -61,7 +61,6 @@ struct backing {
  *
  * Return: 0; -errno where /proc/self/maps cannot be read.
  */
-int backing_examine(uintptr_t first, uintptr_t last, struct backing *pieces,
-		    unsigned int *count);
+int backing_examine(uintptr_t first, uintptr_t last, struct backing *pieces, unsigned int *count);
 
 #endif /* PRELOAD_BACKING_H */

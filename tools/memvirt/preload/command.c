@@ -27,12 +27,13 @@ static int add_region(struct json_object *list, const struct region *region)
 	if (!object)
 		return -ENOMEM;
 	error = wire_add_u64(object, "first-gpa", region->slot_gpa);
-	error = error ? error : wire_add_u64(object, "bytes", region->backing.last -
-								      region->backing.first + 1);
+	error = error ? error
+		      : wire_add_u64(object, "bytes",
+				     region->backing.last - region->backing.first + 1);
 	error = error ? error
 		      : wire_add_text(object, "backing", backing_kind_name(region->backing.kind));
-	if (!error && json_object_object_add(object, "managed",
-					     json_object_new_boolean(region->managed)))
+	if (!error &&
+	    json_object_object_add(object, "managed", json_object_new_boolean(region->managed)))
 		error = -ENOMEM;
 	error = error ? error
 		      : wire_add_text(object, "reason", region->managed ? NULL : region->reason);
@@ -144,7 +145,7 @@ static int add_identity(struct json_object *object)
 static int add_state(struct json_object *object)
 {
 	struct mv_pager *pager = engine_pager(&preload.engine);
-	struct mv_pager_stats stats = {.limit_bytes = MV_PAGER_UNLIMITED};
+	struct mv_pager_stats stats = { .limit_bytes = MV_PAGER_UNLIMITED };
 	int error;
 
 	if (pager)
@@ -191,10 +192,11 @@ static struct json_object *set_limit(struct server *server, struct json_object *
 	if (error == -ENODATA)
 		bytes = MV_PAGER_UNLIMITED;
 	else if (error || bytes < LIMIT_MIN)
-		return wire_new_error(message, WIRE_BAD_REQUEST,
-				      "set-limit takes \"bytes\": a number of at least %lu, or null "
-				      "for no limit",
-				      LIMIT_MIN);
+		return wire_new_error(
+			message, WIRE_BAD_REQUEST,
+			"set-limit takes \"bytes\": a number of at least %lu, or null "
+			"for no limit",
+			LIMIT_MIN);
 	return give(server, message, place, JOB_SET_LIMIT, bytes, job);
 }
 

@@ -41,8 +41,9 @@ static void *fault_thread(void *arg)
 {
 	preload_enter();
 	if (mv_pager_handle_faults(arg) != 0)
-		preload_say(MV_LOG_ERROR, "the fault handler has ended: guest memory that is stored "
-				  "cannot be reached any more");
+		preload_say(MV_LOG_ERROR,
+			    "the fault handler has ended: guest memory that is stored "
+			    "cannot be reached any more");
 	return NULL;
 }
 
@@ -100,8 +101,7 @@ static uint64_t store_keys(void)
 	return pages > 0 && (uint64_t)pages * 2 > least ? (uint64_t)pages * 2 : least;
 }
 
-static int create_store(const struct mv_platform *platform, uint64_t keys,
-			struct mv_store **store)
+static int create_store(const struct mv_platform *platform, uint64_t keys, struct mv_store **store)
 {
 	struct mv_ram_store_config config = {
 		.size = sizeof(config),
@@ -116,8 +116,8 @@ static int create_store(const struct mv_platform *platform, uint64_t keys,
 
 static int create(struct mv_memory **memory, struct mv_store **store, struct mv_pager **pager)
 {
-	struct mv_memory_config memory_config = {sizeof(memory_config), make_platform()};
-	struct mv_pager_config config = {.size = sizeof(config), .store_keys = store_keys()};
+	struct mv_memory_config memory_config = { sizeof(memory_config), make_platform() };
+	struct mv_pager_config config = { .size = sizeof(config), .store_keys = store_keys() };
 	int error = mv_memory_create(&memory_config, memory);
 
 	if (error)
@@ -143,8 +143,8 @@ static int start_threads(struct mv_pager *pager)
 	if (error)
 		return error;
 	while (!error && engine->evict_count < preload.settings.evictors) {
-		error = engine_thread(&engine->evict_threads[engine->evict_count],
-				      "memvirt-evict", evict_thread, pager);
+		error = engine_thread(&engine->evict_threads[engine->evict_count], "memvirt-evict",
+				      evict_thread, pager);
 		if (!error)
 			engine->evict_count++;
 	}
@@ -166,7 +166,8 @@ static void show_pager(struct mv_memory *memory, struct mv_store *store, struct 
 		mv_pager_hold(pager, engine->asked);
 	for (unsigned int bit = 0; bit < HOLD_REASONS; bit++)
 		if (engine->asked >> bit & 1)
-			preload_say(MV_LOG_WARNING, "nothing will be evicted: %s", engine->hold_text[bit]);
+			preload_say(MV_LOG_WARNING, "nothing will be evicted: %s",
+				    engine->hold_text[bit]);
 	__atomic_store_n(&engine->held, engine->asked, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&engine->hold_lock);
 }

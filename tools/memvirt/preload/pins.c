@@ -31,7 +31,7 @@ static bool make_room(struct pins *pins)
 
 static void add_hit(struct pins *pins, const struct range *hit)
 {
-	struct pin pin = {hit->gpa, hit->gpa + (hit->last - hit->first)};
+	struct pin pin = { hit->gpa, hit->gpa + (hit->last - hit->first) };
 	int error;
 
 	if (hit->gpa == RANGE_NO_GPA)

@@ -20,12 +20,12 @@
 #include "memvirt/preload/real.h"
 
 struct preload preload = {
-	.ranges = {.lowest = UINTPTR_MAX},
-	.ram = {.change_lock = PTHREAD_MUTEX_INITIALIZER,
-		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.next_gpa = 0},
-	.engine = {.hold_lock = PTHREAD_MUTEX_INITIALIZER},
-	.aio = {.lock = PTHREAD_MUTEX_INITIALIZER},
+	.ranges = { .lowest = UINTPTR_MAX },
+	.ram = { .change_lock = PTHREAD_MUTEX_INITIALIZER,
+		 .lock = PTHREAD_MUTEX_INITIALIZER,
+		 .next_gpa = 0 },
+	.engine = { .hold_lock = PTHREAD_MUTEX_INITIALIZER },
+	.aio = { .lock = PTHREAD_MUTEX_INITIALIZER },
 	.server = SERVER_INITIALIZER,
 	.message_lock = PTHREAD_MUTEX_INITIALIZER,
 };
@@ -230,7 +230,8 @@ __attribute__((destructor)) static void end(void)
 	if (__atomic_load_n(&preload.found, __ATOMIC_ACQUIRE))
 		server_withdraw();
 	else if (preload.settings.first)
-		preload_say(MV_LOG_WARNING, "no guest memory was found in %s: it ran as without "
-					    "memvirt",
+		preload_say(MV_LOG_WARNING,
+			    "no guest memory was found in %s: it ran as without "
+			    "memvirt",
 			    program_invocation_short_name);
 }

@@ -117,7 +117,8 @@ static inline bool preload_found(void)
 }
 
 /** preload_say() - one line, to the VMM's stderr and into query-info. Context: any thread. */
-__attribute__((format(printf, 2, 3))) void preload_say(enum mv_log_level level, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void preload_say(enum mv_log_level level, const char *format,
+						       ...);
 
 /** preload_before_fork() - for forks that the C library's own handlers do not see */
 void preload_before_fork(void);

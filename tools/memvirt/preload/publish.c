@@ -18,7 +18,8 @@
 int publish_open(struct server *server)
 {
 	char path[RUNDIR_PATH_MAX];
-	int error = rundir_path(preload.settings.run_dir, preload.settings.name, RUNDIR_STATS, path);
+	int error =
+		rundir_path(preload.settings.run_dir, preload.settings.name, RUNDIR_STATS, path);
 
 	if (!error)
 		error = mv_stats_publish(path, preload.settings.name, &server->writer);
@@ -40,8 +41,8 @@ static void collect_pager(struct mv_stats *stats, struct mv_pager *pager)
 	mv_pager_get_stats(pager, &now);
 	stats->managed_bytes = now.managed_bytes;
 	stats->resident_bytes = now.resident_bytes;
-	stats->limit_bytes = now.limit_bytes == MV_PAGER_UNLIMITED ? MV_STATS_UNKNOWN
-								    : now.limit_bytes;
+	stats->limit_bytes =
+		now.limit_bytes == MV_PAGER_UNLIMITED ? MV_STATS_UNKNOWN : now.limit_bytes;
 	stats->holds = now.holds;
 	stats->faults = now.faults;
 	stats->zero_fills = now.zero_fills;
@@ -180,7 +181,7 @@ int publish_note(struct server *server, struct json_object *arguments, const cha
 	shown = server->writer ? mv_stats_begin(server->writer) : NULL;
 	if (shown) {
 		copy = *shown;
-		json_object_object_foreach(arguments, name, value) {
+		json_object_object_foreach (arguments, name, value) {
 			(void)value;
 			error = error ? error : note_number(&copy, arguments, name);
 			if (error && !*wrong)

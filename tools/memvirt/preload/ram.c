@@ -12,7 +12,7 @@
 #include "memvirt/preload/preload.h"
 
 /* The ledger's address space is ours: regions lie apart, so that none touches another. */
-#define GPA_GAP MV_GRANULE_SIZE
+#define GPA_GAP	     MV_GRANULE_SIZE
 #define REMOVE_TRIES 1000
 
 static struct ram *const ram = &preload.ram;
@@ -97,12 +97,12 @@ void region_attach(struct region *region)
 	set_reason(region, error ? attach_error(error) : "");
 	if (error)
 		preload_say(MV_LOG_WARNING, "%lu MiB of guest memory (%s) run unmanaged: %s",
-		    (unsigned long)(region_bytes(region) >> 20),
-		    backing_kind_name(region->backing.kind), region->reason);
+			    (unsigned long)(region_bytes(region) >> 20),
+			    backing_kind_name(region->backing.kind), region->reason);
 	else
 		preload_say(MV_LOG_INFO, "managing %lu MiB of guest memory (%s)",
-		    (unsigned long)(region_bytes(region) >> 20),
-		    backing_kind_name(region->backing.kind));
+			    (unsigned long)(region_bytes(region) >> 20),
+			    backing_kind_name(region->backing.kind));
 }
 
 int region_detach(struct region *region, const char *reason)
@@ -116,7 +116,7 @@ int region_detach(struct region *region, const char *reason)
 		return error;
 	if (error)
 		preload_say(MV_LOG_ERROR, "pages of the guest could not be brought back: %s",
-		    strerror(-error));
+			    strerror(-error));
 	set_reason(region, reason);
 	return error;
 }
@@ -183,8 +183,7 @@ static unsigned int insert(const struct region *region)
 	pthread_mutex_lock(&ram->lock);
 	while (at < ram->count && ram->region[at].backing.first < region->backing.first)
 		at++;
-	memmove(&ram->region[at + 1], &ram->region[at],
-		(ram->count - at) * sizeof(ram->region[0]));
+	memmove(&ram->region[at + 1], &ram->region[at], (ram->count - at) * sizeof(ram->region[0]));
 	ram->region[at] = *region;
 	ram->count++;
 	pthread_mutex_unlock(&ram->lock);
@@ -193,14 +192,15 @@ static unsigned int insert(const struct region *region)
 
 static void add_piece(const struct backing *backing, uint64_t slot_gpa)
 {
-	struct region region = {.backing = *backing, .slot_gpa = slot_gpa};
+	struct region region = { .backing = *backing, .slot_gpa = slot_gpa };
 	const char *why = ram->refusal[0] ? ram->refusal : backing->why;
 	unsigned int at;
 	int error;
 
 	if (ram->count == RANGES_MAX) {
-		preload_say(MV_LOG_WARNING, "more than %d pieces of guest memory: the rest runs unmanaged",
-		    RANGES_MAX);
+		preload_say(MV_LOG_WARNING,
+			    "more than %d pieces of guest memory: the rest runs unmanaged",
+			    RANGES_MAX);
 		if (backing->fd >= 0)
 			close(backing->fd);
 		return;
@@ -215,8 +215,8 @@ static void add_piece(const struct backing *backing, uint64_t slot_gpa)
 	if (why) {
 		snprintf(region.reason, sizeof(region.reason), "%s", why);
 		preload_say(MV_LOG_WARNING, "%lu MiB of guest memory (%s) run unmanaged: %s",
-		    (unsigned long)(region_bytes(&region) >> 20), backing_kind_name(backing->kind),
-		    why);
+			    (unsigned long)(region_bytes(&region) >> 20),
+			    backing_kind_name(backing->kind), why);
 	}
 	at = insert(&region);
 	/* Pins and discards must find the region before the pager may evict from it. */
@@ -233,7 +233,7 @@ void ram_add(uintptr_t first, uintptr_t last, uint64_t slot_gpa)
 
 	if (error) {
 		preload_say(MV_LOG_ERROR, "guest memory runs unmanaged: /proc/self/maps: %s",
-		    strerror(-error));
+			    strerror(-error));
 		return;
 	}
 	for (unsigned int i = 0; i < count; i++) {

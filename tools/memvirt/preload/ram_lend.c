@@ -59,8 +59,9 @@ static void leave_region(struct ram_leave *leave, unsigned int index, bool drop)
 	leave->count++;
 	if (region->managed && (drop || region_detach(region, "unmapped") == -ENOMEM)) {
 		if (!drop)
-			preload_say(MV_LOG_ERROR, "the host has no memory to bring guest memory back that "
-					  "the VMM remaps: its content is lost");
+			preload_say(MV_LOG_ERROR,
+				    "the host has no memory to bring guest memory back that "
+				    "the VMM remaps: its content is lost");
 		mv_pager_forget(engine_pager(&preload.engine), region->gpa);
 	}
 	region_remove(index);
@@ -154,9 +155,10 @@ static void share_region(struct region *region, const char *why)
 {
 	/* Without memory to bring it all back, what is missing comes when this VMM asks. */
 	if (region_detach(region, why) == -ENOMEM)
-		preload_say(MV_LOG_ERROR, "the host has no memory to bring guest memory back, and %s: "
-				  "whoever maps it may find zeros",
-		    why);
+		preload_say(MV_LOG_ERROR,
+			    "the host has no memory to bring guest memory back, and %s: "
+			    "whoever maps it may find zeros",
+			    why);
 	region->shared = true;
 }
 
@@ -203,8 +205,9 @@ void ram_lend(const void *addr, size_t len)
 		struct region *region = &ram->region[i];
 
 		if (region_detach(region, FOREIGN_REASON) == -ENOMEM)
-			preload_say(MV_LOG_ERROR, "the host has no memory to bring guest memory back for "
-					  "the VMM's own userfaultfd: it will be refused");
+			preload_say(MV_LOG_ERROR,
+				    "the host has no memory to bring guest memory back for "
+				    "the VMM's own userfaultfd: it will be refused");
 		if (overlaps(region, addr, len))
 			region->lent = true;
 	}
@@ -233,7 +236,8 @@ void ram_take_back(const void *addr, size_t len)
 			region_attach(&ram->region[i]);
 		ram_publish();
 		engine_unhold(MV_PAGER_HOLD_FOREIGN);
-		preload_say(MV_LOG_INFO, "the VMM's own userfaultfd has gone: managing guest memory again");
+		preload_say(MV_LOG_INFO,
+			    "the VMM's own userfaultfd has gone: managing guest memory again");
 	}
 	end(saved);
 }

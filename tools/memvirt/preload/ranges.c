@@ -31,8 +31,7 @@ static void copy_in(const struct range *from, struct range *to)
 	__atomic_store_n(&to->flags, from->flags, __ATOMIC_RELAXED);
 }
 
-static bool search(const struct ranges *ranges, uintptr_t first, uintptr_t last,
-		   struct range *hit)
+static bool search(const struct ranges *ranges, uintptr_t first, uintptr_t last, struct range *hit)
 {
 	unsigned int count = __atomic_load_n(&ranges->count, __ATOMIC_RELAXED);
 

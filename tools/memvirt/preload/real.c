@@ -197,18 +197,18 @@ static const struct {
 	const char *name;
 	void *slot;
 } wanted[] = {
-	{"mmap", &real.mmap},	      {"munmap", &real.munmap},
-	{"mremap", &real.mremap},     {"madvise", &real.madvise},
-	{"fallocate", &real.fallocate}, {"ftruncate", &real.ftruncate},
-	{"ioctl", &real.ioctl},	      {"read", &real.read},
-	{"write", &real.write},	      {"pread", &real.pread},
-	{"pwrite", &real.pwrite},     {"readv", &real.readv},
-	{"writev", &real.writev},     {"preadv", &real.preadv},
-	{"pwritev", &real.pwritev},   {"preadv2", &real.preadv2},
-	{"pwritev2", &real.pwritev2}, {"sendmsg", &real.sendmsg},
-	{"sendto", &real.sendto},     {"syscall", &real.syscall},
-	{"execve", &real.execve},     {"execvpe", &real.execvpe},
-	{"fexecve", &real.fexecve},
+	{ "mmap", &real.mmap },		  { "munmap", &real.munmap },
+	{ "mremap", &real.mremap },	  { "madvise", &real.madvise },
+	{ "fallocate", &real.fallocate }, { "ftruncate", &real.ftruncate },
+	{ "ioctl", &real.ioctl },	  { "read", &real.read },
+	{ "write", &real.write },	  { "pread", &real.pread },
+	{ "pwrite", &real.pwrite },	  { "readv", &real.readv },
+	{ "writev", &real.writev },	  { "preadv", &real.preadv },
+	{ "pwritev", &real.pwritev },	  { "preadv2", &real.preadv2 },
+	{ "pwritev2", &real.pwritev2 },	  { "sendmsg", &real.sendmsg },
+	{ "sendto", &real.sendto },	  { "syscall", &real.syscall },
+	{ "execve", &real.execve },	  { "execvpe", &real.execvpe },
+	{ "fexecve", &real.fexecve },
 };
 
 void real_resolve(void)

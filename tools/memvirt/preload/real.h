@@ -35,8 +35,8 @@ struct real {
 	ssize_t (*preadv2)(int fd, const struct iovec *iov, int count, off_t offset, int flags);
 	ssize_t (*pwritev2)(int fd, const struct iovec *iov, int count, off_t offset, int flags);
 	ssize_t (*sendmsg)(int fd, const struct msghdr *msg, int flags);
-	ssize_t (*sendto)(int fd, const void *buf, size_t len, int flags,
-			  const struct sockaddr *to, socklen_t to_len);
+	ssize_t (*sendto)(int fd, const void *buf, size_t len, int flags, const struct sockaddr *to,
+			  socklen_t to_len);
 	long (*syscall)(long number, ...);
 	/* Found once because they are called between vfork() and exec. */
 	int (*execve)(const char *path, char *const argv[], char *const envp[]);

@@ -162,12 +162,12 @@ static bool fill_polls(struct server *server, struct pollfd *polls)
 {
 	bool more = false;
 
-	polls[SERVER_CLIENTS] = (struct pollfd){server->listener, POLLIN, 0};
-	polls[SERVER_CLIENTS + 1] = (struct pollfd){server->bell, POLLIN, 0};
+	polls[SERVER_CLIENTS] = (struct pollfd){ server->listener, POLLIN, 0 };
+	polls[SERVER_CLIENTS + 1] = (struct pollfd){ server->bell, POLLIN, 0 };
 	for (unsigned int i = 0; i < SERVER_CLIENTS; i++) {
 		struct client *client = &server->clients[i];
 
-		polls[i] = (struct pollfd){-1, 0, 0};
+		polls[i] = (struct pollfd){ -1, 0, 0 };
 		if (!client->wire)
 			continue;
 		polls[i].fd = wire_fd(client->wire);
@@ -220,7 +220,7 @@ static void say_farewell(struct server *server)
 		struct client *client = &server->clients[i];
 
 		while (client->wire && (wire_events(client->wire) & POLLOUT)) {
-			struct pollfd one = {wire_fd(client->wire), POLLOUT, 0};
+			struct pollfd one = { wire_fd(client->wire), POLLOUT, 0 };
 
 			if (poll(&one, 1, clock_poll_ms(until)) <= 0 || wire_flush(client->wire))
 				break;
@@ -273,7 +273,7 @@ static bool socket_is_live(const struct sockaddr_un *addr)
 
 static int bind_socket(int fd, const char *path)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)

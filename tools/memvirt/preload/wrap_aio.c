@@ -80,8 +80,7 @@ EXPORT int lio_listio(int mode, struct aiocb *const list[], int count, struct si
 	return call_list("lio_listio", mode, list, count, event);
 }
 
-EXPORT int lio_listio64(int mode, struct aiocb64 *const list[], int count,
-			struct sigevent *event)
+EXPORT int lio_listio64(int mode, struct aiocb64 *const list[], int count, struct sigevent *event)
 {
 	return call_list("lio_listio64", mode, (struct aiocb *const *)list, count, event);
 }

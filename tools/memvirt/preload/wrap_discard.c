@@ -55,9 +55,9 @@ static int call_part(void *ctx)
 
 static int discard_part(const struct discard *discard, uint64_t first, void *addr, size_t len)
 {
-	struct part part = {discard, first, len, false};
-	int result = mv_pager_discard_around(engine_pager(&preload.engine), addr, len, call_part,
-					     &part);
+	struct part part = { discard, first, len, false };
+	int result =
+		mv_pager_discard_around(engine_pager(&preload.engine), addr, len, call_part, &part);
 
 	/* Where the pager would not have it, nothing of the region is stored. */
 	return part.called ? result : call_part(&part);

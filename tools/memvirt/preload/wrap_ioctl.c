@@ -59,8 +59,8 @@ static void notice_slot(const struct kvm_userspace_memory_region *slot)
 static bool vhost_net_copies(void)
 {
 	char value = '0';
-	int fd = open("/sys/module/vhost_net/parameters/experimental_zcopytx",
-		      O_RDONLY | O_CLOEXEC);
+	int fd =
+		open("/sys/module/vhost_net/parameters/experimental_zcopytx", O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return true;
@@ -82,8 +82,9 @@ static const char *direct_user(unsigned long request)
 	case VHOST_SCSI_SET_ENDPOINT:
 		return "vhost-scsi reaches guest memory directly";
 	case VHOST_NET_SET_BACKEND:
-		return vhost_net_copies() ? NULL : "vhost-net sends without copying "
-						   "(experimental_zcopytx)";
+		return vhost_net_copies() ? NULL
+					  : "vhost-net sends without copying "
+					    "(experimental_zcopytx)";
 	case VHOST_VDPA_GET_DEVICE_ID:
 	case VHOST_VDPA_SET_STATUS:
 		return "a device reaches guest memory through vDPA";

@@ -55,8 +55,8 @@ static bool page_aligned(const void *addr, off_t offset)
 
 static void *map(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
-	bool replaces = (flags & MAP_FIXED) && preload_touches(addr, len) &&
-			page_aligned(addr, offset);
+	bool replaces =
+		(flags & MAP_FIXED) && preload_touches(addr, len) && page_aligned(addr, offset);
 	struct ram_leave leave;
 	void *result;
 
@@ -173,7 +173,8 @@ EXPORT int mlockall(int flags)
 			return -1;
 		}
 		if (preload_found())
-			preload_say(MV_LOG_WARNING, "the VM runs unmanaged: it locks all its memory");
+			preload_say(MV_LOG_WARNING,
+				    "the VM runs unmanaged: it locks all its memory");
 	}
 	return next(flags);
 }

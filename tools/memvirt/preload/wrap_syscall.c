@@ -41,8 +41,8 @@ static bool by_name(long number, const long *arg, long *result)
 
 	switch (number) {
 	case SYS_io_submit:
-		*result = with_errno(aio_submit((aio_context_t)arg[0], arg[1],
-						(struct iocb **)arg[2]));
+		*result = with_errno(
+			aio_submit((aio_context_t)arg[0], arg[1], (struct iocb **)arg[2]));
 		return true;
 	case SYS_io_destroy:
 		*result = with_errno(aio_destroy((aio_context_t)arg[0]));
