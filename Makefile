@@ -49,7 +49,7 @@ LIB_A	:= $(BUILD)/lib/libmemvirt.a
 CORE_A	:= $(BUILD)/lib/libmemvirt-core.a
 LIB_SO	:= $(BUILD)/lib/libmemvirt.so.$(VERSION)
 PRELOAD	:= $(BUILD)/lib/memvirt/libmemvirt-preload.so
-PC	:= $(BUILD)/lib/pkgconfig/memvirt.pc $(BUILD)/lib/pkgconfig/memvirt-core.pc
+PC	:= memvirt.pc memvirt-core.pc
 TOOLS	:= $(if $(MEMVIRT_SRC),$(BUILD)/bin/memvirt) $(if $(MEMSTAT_SRC),$(BUILD)/bin/memstat) \
 	   $(if $(PRELOAD_SRC),$(PRELOAD))
 TESTS	:= $(call bin,$(TEST_SRC))
@@ -61,7 +61,7 @@ EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 .DEFAULT_GOAL := all
 .SECONDARY:
 
-all: $(LIB_A) $(CORE_A) $(LIB_SO) $(PC) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
+all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
 tests: all $(TESTS)
 benches: all $(BENCHES)
 
@@ -94,11 +94,6 @@ $(LIB_SO): $(call obj,$(LIB_SRC)) lib/memvirt.map
 		-Wl,--version-script=lib/memvirt.map -o $@ $(call obj,$(LIB_SRC)) $(LIBS)
 	@ln -sf $(@F) $(BUILD)/lib/libmemvirt.so.$(SOVERSION)
 	@ln -sf $(@F) $(BUILD)/lib/libmemvirt.so
-
-$(BUILD)/lib/pkgconfig/%.pc: lib/%.pc.in include/memvirt/version.h Makefile
-	@mkdir -p $(@D)
-	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' \
-		-e 's|@LIBS@|$(LIBS)|' $< > $@
 
 $(BUILD)/bin/memvirt: $(call obj,$(MEMVIRT_SRC) $(VM_SRC)) $(LIB_A)
 $(BUILD)/bin/memstat: $(call obj,$(MEMSTAT_SRC) $(VM_SRC)) $(LIB_A)
@@ -179,7 +174,10 @@ install: all  ## DESTDIR, PREFIX, LIBDIR
 	install -m 755 $(LIB_SO) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(notdir $(LIB_SO)) $(DESTDIR)$(LIBDIR)/libmemvirt.so.$(SOVERSION)
 	ln -sf $(notdir $(LIB_SO)) $(DESTDIR)$(LIBDIR)/libmemvirt.so
-	install -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig/
+	@# Where it goes is known only now: PREFIX may differ from that of the last build.
+	for pc in $(PC); do sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|; s|@LIBS@|$(LIBS)|' lib/$$pc.in \
+		> $(DESTDIR)$(LIBDIR)/pkgconfig/$$pc; done
 	install -m 755 $(PRELOAD) $(DESTDIR)$(LIBDIR)/memvirt/
 	install -m 755 $(filter $(BUILD)/bin/%,$(TOOLS)) $(DESTDIR)$(PREFIX)/bin/
 	$(if $(MAN),install -m 644 $(MAN) $(DESTDIR)$(PREFIX)/share/man/man1/)
