@@ -22,7 +22,7 @@ override CFLAGS += -std=gnu11 -Wall -Wextra -Werror -Wstrict-prototypes -Wmissin
 override CPPFLAGS += -D_GNU_SOURCE -Iinclude -MMD -MP
 override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
 
-LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash -lisal
+LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash
 TOOL_LIBS := -ljson-c
 
 # Sources, by what is linked from them.
