@@ -38,8 +38,9 @@ def test_killed():
     with RunDir() as run_dir:
         with Vm("victim", workload_script(seconds=30), memory=MEMORY, env=run_dir.env,
                 managed=["--limit", f"{LIMIT}M"]) as vm, \
-                Governor(run_dir, "128M", ("--interval", "0.2")) as governor:
-            vm.wait_line("workload: phase=run")
+                Governor(run_dir, "192M", ("--interval", "0.2"), vm.dir / "log") as governor:
+            wait_for(lambda: "governed" in (vm.dir / "log").read_text(), 10, "the governor")
+            vm.wait_line("workload: phase=fill")
             vm.kill()
             vm.wait_end()
             tap.check_equal([(row["name"], row["state"]) for row in memstat_rows(run_dir)],
