@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <memvirt/platform.h>
@@ -37,13 +38,21 @@ static const struct mv_platform *make_platform(void)
 
 /* --- threads ---------------------------------------------------------------------------- */
 
+/*
+ * The handler is the only way back for stored pages, so it is taken up again whatever ended
+ * it. It ends between faults, with none half done: going on loses nothing.
+ */
 static void *fault_thread(void *arg)
 {
+	const struct timespec moment = {.tv_nsec = 100000000};
+	int error;
+
 	preload_enter();
-	if (mv_pager_handle_faults(arg) != 0)
-		preload_say(MV_LOG_ERROR,
-			    "the fault handler has ended: guest memory that is stored "
-			    "cannot be reached any more");
+	while ((error = mv_pager_handle_faults(arg)) != 0) {
+		preload_say(MV_LOG_ERROR, "the fault handler has ended (%s), and is started again",
+			    strerror(-error));
+		nanosleep(&moment, NULL);
+	}
 	return NULL;
 }
 
