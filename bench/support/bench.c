@@ -133,16 +133,18 @@ double bench_mean(double *values, size_t count, double percent)
 	return sum / (double)kept;
 }
 
+uint64_t bench_random(uint64_t *state)
+{
+	*state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
+	return *state >> 33;
+}
+
 void bench_shuffle(uint32_t *order, size_t count, uint64_t seed)
 {
-	uint64_t random = seed * 2 + 1;
-
 	for (size_t i = 0; i < count; i++)
 		order[i] = (uint32_t)i;
 	for (size_t i = count; i > 1; i--) {
-		random = random * 6364136223846793005ULL + 1442695040888963407ULL;
-
-		size_t other = (random >> 33) % i;
+		size_t other = bench_random(&seed) % i;
 		uint32_t mine = order[i - 1];
 
 		order[i - 1] = order[other];

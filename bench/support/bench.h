@@ -121,6 +121,9 @@ double bench_percentile(double *values, size_t count, double percent);
 /* The mean of the lowest @percent of them. */
 double bench_mean(double *values, size_t count, double percent);
 
+/* The next of a sequence of numbers; the state may begin as anything. */
+uint64_t bench_random(uint64_t *state);
+
 /* 0 … count-1 in an order that no prefetcher guesses; the same for the same seed. */
 void bench_shuffle(uint32_t *order, size_t count, uint64_t seed);
 

@@ -171,6 +171,8 @@ static void seal(struct ram_log *log, uint64_t head)
 
 	segment->filled = ram_head_filled(head);
 	segment->sealed_at = log->graces_begun;
+	segment->sealed_as = log->seals + 1;
+	__atomic_store_n(&log->seals, segment->sealed_as, __ATOMIC_RELAXED);
 	set_state(log, ram_head_segment(head), RAM_SEGMENT_SEALED);
 }
 

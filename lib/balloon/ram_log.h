@@ -25,6 +25,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <memvirt/memory.h>
 #include <memvirt/platform.h>
@@ -101,12 +102,13 @@ enum ram_segment_state {
  * struct ram_segment - the record of one segment
  *
  * Atomic: @dead. Written under log->lock: the others; @state is published last, so that
- * cleaning may read a sealed segment's @filled and @sealed_at without the lock.
+ * cleaning may read what a sealed segment's record says without the lock.
  */
 struct ram_segment {
 	uint32_t dead;	    /* bytes that nobody needs any more */
 	uint32_t filled;    /* bytes taken by objects, once sealed */
 	uint64_t sealed_at; /* log->graces_begun when it was sealed */
+	uint64_t sealed_as; /* number of its sealing: tells its age */
 	uint32_t next;	    /* in the list of blank or spare ones */
 	uint32_t state;	    /* enum ram_segment_state */
 };
@@ -140,6 +142,7 @@ struct ram_log {
 	uint32_t blank, blanks; /* list of those used before, and its length */
 	uint32_t spare, spares;
 	uint64_t graces_begun;
+	uint64_t seals; /* so far; atomic likewise */
 
 	pthread_mutex_t clean_lock;
 	uint64_t graces_done;
@@ -239,6 +242,23 @@ static inline struct ram_object *ram_log_object(const struct ram_log *log, uint6
 static inline void ram_log_bury(struct ram_log *log, uint32_t segment, uint32_t bytes)
 {
 	__atomic_fetch_add(&log->segments[segment].dead, bytes, __ATOMIC_RELEASE);
+}
+
+/*
+ * Through the C library, whose copy picks the processor's widest vectors: of a size that it
+ * knows something of, the compiler makes a string instruction that takes three times as long.
+ */
+static inline void ram_copy(void *to, const void *from, size_t bytes)
+{
+	__asm__("" : "+r"(bytes));
+	memcpy(to, from, bytes);
+}
+
+/* Ask for memory that is used soon: all of it at once, where a loop would wait for each line. */
+static inline void ram_prefetch(const void *memory, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 64)
+		__builtin_prefetch((const char *)memory + at);
 }
 
 #endif /* MV_RAM_LOG_H */

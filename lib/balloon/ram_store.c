@@ -61,25 +61,6 @@ static uint32_t checksum(const struct ram_object *object, uint32_t length)
 	return (uint32_t)(hash * 0xd6e8feb86659fd93ULL >> 32);
 }
 
-/*
- * Through the C library, whose copy picks the processor's widest vectors: of a size that it
- * knows, the compiler makes a string instruction that takes three times as long.
- */
-static void copy_page(void *to, const void *from)
-{
-	size_t bytes = MV_PAGE_SIZE;
-
-	__asm__("" : "+r"(bytes));
-	memcpy(to, from, bytes);
-}
-
-/* Ask for memory that is used soon: all of it at once, where a loop would wait for each line. */
-static void prefetch(const void *memory, size_t bytes)
-{
-	for (size_t at = 0; at < bytes; at += 64)
-		__builtin_prefetch((const char *)memory + at);
-}
-
 /* --- the index -------------------------------------------------------------------------- */
 
 /* A word that the index can hold as it is; see ram_store.h. */
@@ -172,10 +153,10 @@ static struct content pack(struct ram_store *rs, const void *page, struct scratc
 {
 	uint64_t head = __atomic_load_n(&rs->log.put_head, __ATOMIC_RELAXED);
 
-	copy_page(scratch->page, page);
+	ram_copy(scratch->page, page, MV_PAGE_SIZE);
 	/* Where the object will lie: it comes while LZ4 works. Another thread may take it first. */
 	if (ram_head_has_room(head, MV_PAGE_SIZE))
-		prefetch(ram_log_object(&rs->log, head), MV_PAGE_SIZE);
+		ram_prefetch(ram_log_object(&rs->log, head), MV_PAGE_SIZE);
 
 	int length = LZ4_compress_fast_extState(&scratch->lz4, scratch->page, scratch->packed,
 						MV_PAGE_SIZE, PACKED_MAX, 1);
@@ -206,7 +187,7 @@ static int append(struct ram_store *rs, uint64_t key, struct content content)
 	struct ram_object *object = ram_log_object(log, at);
 
 	ram_object_set(object, key, content.length);
-	memcpy(object->payload, content.data, content.length);
+	ram_copy(object->payload, content.data, content.length);
 	object->checksum = checksum(object, content.length);
 
 	int error = publish(rs, key, ram_entry(at, content.length));
@@ -221,7 +202,7 @@ static int keep(struct ram_store *rs, uint64_t key, const void *page, void *scra
 {
 	uint64_t word, entry;
 
-	prefetch(page, MV_PAGE_SIZE);
+	ram_prefetch(page, MV_PAGE_SIZE);
 
 	int error = populate_key(rs, key);
 
@@ -253,7 +234,7 @@ static int unpack(const struct ram_object *object, uint32_t length, void *page)
 
 	switch (length) {
 	case RAM_LENGTH_RAW:
-		copy_page(page, object->payload);
+		ram_copy(page, object->payload, MV_PAGE_SIZE);
 		return 0;
 	case RAM_LENGTH_WORD:
 		memcpy(&word, object->payload, sizeof(word));
@@ -278,7 +259,7 @@ static int open_object(struct ram_store *rs, uint64_t key, uint64_t entry, void 
 	const struct ram_object *object = ram_entry_object(&rs->log, entry);
 	uint32_t length = ram_entry_length(entry);
 
-	prefetch(object, ram_object_bytes(length));
+	ram_prefetch(object, ram_object_bytes(length));
 	int error = unpack(object, length, page);
 
 	if (ram_object_key(object) != key || ram_object_length(object) != length ||
