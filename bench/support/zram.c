@@ -129,7 +129,8 @@ static const char *set_up(struct device *device)
 		return "a zram device needs root";
 	if (access(CONTROL, F_OK))
 		return "this kernel has no zram: load it (modprobe zram), and run again";
-	if (read_text(CONTROL "/hot_add", text, sizeof(text)) || sscanf(text, "%d", &device->id) != 1)
+	if (read_text(CONTROL "/hot_add", text, sizeof(text)) ||
+	    sscanf(text, "%d", &device->id) != 1)
 		return "a zram device cannot be added here (" CONTROL "/hot_add)";
 	if (write_text(attribute(device->id, "comp_algorithm"), "lz4"))
 		return "this kernel's zram has no lz4";

@@ -71,7 +71,7 @@ static bool wants_cleaning(const struct ram_store *rs)
 	return RAM_SUM(rs, dead) > slack(rs);
 }
 
-/* Segments cleaned in one piece, with one grace period: in proportion to the store. */
+/* Segments cleaned in one piece, that is in one grace period. */
 static unsigned int piece(const struct ram_log *log)
 {
 	unsigned int segments = __atomic_load_n(&log->in_use, __ATOMIC_RELAXED) / 256;
@@ -89,7 +89,7 @@ static uint32_t spares(const struct ram_store *rs)
 	uint64_t dead = RAM_SUM(rs, dead), allowed = slack(rs);
 	uint64_t left = dead < allowed ? (allowed - dead) >> RAM_SEGMENT_SHIFT : 0;
 
-	/* Rounded up, and one: else what is just too much is given back and taken again for ever. */
+	/* And two, or what is just too much is given back and taken again for ever. */
 	return left + 2 > piece(&rs->log) ? (uint32_t)left + 2 : piece(&rs->log);
 }
 
