@@ -30,6 +30,7 @@ int mv_ram_log_init(struct ram_log *log, const struct mv_platform *platform, uin
 	log->bytes = bytes;
 	log->count = count;
 	log->limit = limit;
+	log->counts_records = limit == UINT64_MAX;
 	log->blank = log->spare = RAM_SEGMENT_NONE;
 	log->put_head = log->clean_head = RAM_HEAD_CLOSED;
 	pthread_mutex_init(&log->lock, NULL);
@@ -128,6 +129,22 @@ static void set_state(struct ram_log *log, uint32_t segment, enum ram_segment_st
 	__atomic_store_n(&log->segments[segment].state, state, __ATOMIC_RELEASE);
 }
 
+/* Pages that the records of the first @count segments take. */
+static uint64_t record_bytes(const struct ram_log *log, uint32_t count)
+{
+	uint64_t bytes = (uint64_t)count * sizeof(*log->segments);
+
+	return (bytes + MV_PAGE_SIZE - 1) & ~(MV_PAGE_SIZE - 1);
+}
+
+/* Without a limit the records count as they come into use, under one from the start. */
+static uint64_t first_use_bytes(const struct ram_log *log, uint32_t segment)
+{
+	if (!log->counts_records)
+		return 0;
+	return record_bytes(log, segment + 1) - record_bytes(log, segment);
+}
+
 /* Give a segment memory, all at once: one system call, and an error where there is none. */
 static int populate(struct ram_log *log, uint32_t *segment)
 {
@@ -140,8 +157,10 @@ static int populate(struct ram_log *log, uint32_t *segment)
 			push(log, &log->blank, &log->blanks, blank);
 		return -ENOSPC;
 	}
-	if (blank == log->fresh)
+	if (blank == log->fresh) {
+		count_memory(log, log->memory + first_use_bytes(log, blank));
 		__atomic_store_n(&log->fresh, blank + 1, __ATOMIC_RELAXED);
+	}
 	count_memory(log, log->memory + RAM_SEGMENT_BYTES);
 	*segment = blank;
 	return 0;

@@ -134,6 +134,7 @@ struct ram_log {
 	uint32_t count;
 	uint64_t limit; /* on @memory */
 	bool locked;	/* mlocked */
+	bool counts_records; /* as they come into use; or all were charged at the start */
 
 	pthread_mutex_t lock;
 	uint64_t memory;	/* bytes charged; atomic, written under @lock */

@@ -51,11 +51,16 @@ static size_t segment_records(const struct ram_store *rs)
 	return rs->log.count * sizeof(*rs->log.segments);
 }
 
-/* Memory that is there from the start, whatever is kept. */
+/*
+ * Memory that is there from the start, whatever is kept, or, of the records of segments under
+ * a limit, may come to be. Without a limit there are as many records as a host could ever
+ * need, and they count as they come into use: see populate() in ram_log.c.
+ */
 static uint64_t fixed_bytes(const struct ram_store *rs)
 {
-	return whole_pages(sizeof(*rs)) + whole_pages(rs->index_pages) +
-	       whole_pages(segment_records(rs));
+	uint64_t bytes = whole_pages(sizeof(*rs)) + whole_pages(rs->index_pages);
+
+	return rs->log.counts_records ? bytes : bytes + whole_pages(segment_records(rs));
 }
 
 void mv_ram_store_destroy(struct mv_store *store)
@@ -105,7 +110,7 @@ static void lock_memory(struct ram_store *rs)
 	if (!mv_ram_log_lock_memory(&rs->log) &&
 	    !mlock2(rs->index, index_bytes(rs), MLOCK_ONFAULT) &&
 	    !mlock(rs->populated, whole_pages(rs->index_pages)) &&
-	    !mlock(rs->log.segments, whole_pages(segment_records(rs))) &&
+	    !mlock2(rs->log.segments, whole_pages(segment_records(rs)), MLOCK_ONFAULT) &&
 	    !mlock(rs, whole_pages(sizeof(*rs))))
 		return;
 	if (!rs->platform.ops->log)

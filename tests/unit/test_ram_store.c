@@ -183,8 +183,10 @@ static void big_store_takes_memory_only_where_used(void **state)
 	assert_int_equal(put(store, keys / 2, PAGE_TEXT, 2), 0);
 	assert_int_equal(put(store, keys - 1, PAGE_TEXT, 3), 0);
 	expect(store, keys - 1, PAGE_TEXT, 3);
+	/* Three pages of the index, a segment, and the page that the segment's record is in. */
 	assert_int_equal(ram_stats(store).memory_bytes - before,
-			 3 * MV_PAGE_SIZE + RAM_SEGMENT_BYTES);
+			 4 * MV_PAGE_SIZE + RAM_SEGMENT_BYTES);
+	assert_true(before < MIB);
 	mv_store_destroy(store);
 }
 
