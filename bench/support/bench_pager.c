@@ -12,7 +12,7 @@
 
 #define GPA 0x100000000ULL
 
-#define LIMIT_PAGES 1024 /* what stays resident */
+#define LIMIT_PAGES 8192 /* what stays resident */
 
 unsigned char *bench_map(enum bench_memory kind, size_t bytes, int *fd)
 {
@@ -120,7 +120,7 @@ static void wait_for_eviction(struct bench_pager *bp)
 	const struct timespec moment = { .tv_nsec = 1000000 };
 
 	/* The evictors stop a little below the limit, not at it. */
-	while (resident_pages(bp) > LIMIT_PAGES - LIMIT_PAGES / 16)
+	while (resident_pages(bp) > LIMIT_PAGES - LIMIT_PAGES / 64)
 		nanosleep(&moment, NULL);
 }
 

@@ -20,7 +20,7 @@ enum bench_memory {
 };
 
 /* Pages beyond those asked for: some stay resident, and evictors finish out of order. */
-#define BENCH_PAGER_EXTRA 2048
+#define BENCH_PAGER_EXTRA 12288
 
 struct bench_pager {
 	enum bench_memory kind;

@@ -67,11 +67,16 @@ static bool above_stop(struct mv_pager *pager)
 	return limit != UINT64_MAX && pager_resident(pager) > limit - slack(limit);
 }
 
+/* How many pages the unmap hand keeps ahead; evictors share granules only where it is enough. */
 static uint64_t unmapped_target(struct mv_pager *pager)
 {
 	uint64_t limit = pager_read(&pager->limit_pages);
+	uint64_t target = slack(limit) * 2 + limit / UNMAPPED_SHARE;
+	uint64_t shared = 2 * MV_GRANULE_PAGES * __atomic_load_n(&pager->evictors, __ATOMIC_RELAXED);
 
-	return slack(limit) * 2 + limit / UNMAPPED_SHARE;
+	if (target < shared)
+		target = shared;
+	return target < limit / 2 ? target : limit / 2;
 }
 
 static bool may_evict(struct mv_pager *pager)
