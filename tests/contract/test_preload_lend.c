@@ -411,22 +411,7 @@ static const struct vmm_scenario scenarios[] = {
 	{ "send-without-copy", send_without_copy },
 };
 
-/* The state of a test is its scenario. */
-static void test_scenario(void **state)
-{
-	vmm_run(*state, LIMIT);
-}
-
 int main(int argc, char **argv)
 {
-	struct CMUnitTest tests[COUNT_OF(scenarios)];
-
-	fake_vmm_main(argc, argv, scenarios, COUNT_OF(scenarios));
-	for (size_t i = 0; i < COUNT_OF(scenarios); i++)
-		tests[i] = (struct CMUnitTest){
-			.name = scenarios[i].name,
-			.test_func = test_scenario,
-			.initial_state = (void *)scenarios[i].name,
-		};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return vmm_run_all(argc, argv, scenarios, COUNT_OF(scenarios), LIMIT);
 }

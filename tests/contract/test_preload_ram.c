@@ -413,7 +413,7 @@ static const struct vmm_scenario scenarios[] = {
 	{ "find-hugetlb", find_hugetlb },
 	{ "find-nothing", find_nothing },
 	{ "find-plugged", find_plugged },
-	{ "find-unlimited", find_unlimited },
+	{ "find-unlimited", find_unlimited, .unlimited = true },
 	{ "find-slot", find_slot },
 	{ "find-both-ways", find_both_ways },
 	{ "unmap-all", unmap_all },
@@ -430,28 +430,7 @@ static const struct vmm_scenario scenarios[] = {
 	{ "free-private", free_private },
 };
 
-/* The state of a test is its scenario. */
-static void test_with_limit(void **state)
-{
-	vmm_run(*state, LIMIT);
-}
-
-static void test_without_limit(void **state)
-{
-	vmm_run(*state, NULL);
-}
-
 int main(int argc, char **argv)
 {
-	struct CMUnitTest tests[COUNT_OF(scenarios)];
-
-	fake_vmm_main(argc, argv, scenarios, COUNT_OF(scenarios));
-	for (size_t i = 0; i < COUNT_OF(scenarios); i++)
-		tests[i] = (struct CMUnitTest){
-			.name = scenarios[i].name,
-			.test_func = scenarios[i].run == find_unlimited ? test_without_limit
-									: test_with_limit,
-			.initial_state = (void *)scenarios[i].name,
-		};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return vmm_run_all(argc, argv, scenarios, COUNT_OF(scenarios), LIMIT);
 }

@@ -41,7 +41,8 @@ static void run_scenario(const char *name, const struct vmm_scenario *scenarios,
 	_exit(2);
 }
 
-void fake_vmm_main(int argc, char **argv, const struct vmm_scenario *scenarios, size_t count)
+/* Where this process was started as a scenario: run it and do not return. */
+static void be_the_vmm(int argc, char **argv, const struct vmm_scenario *scenarios, size_t count)
 {
 	if (argc >= 3 && strcmp(argv[1], SCENARIO_ARGUMENT) == 0)
 		run_scenario(argv[2], scenarios, count);
@@ -426,4 +427,31 @@ void *vmm_function(const char *library, const char *name)
 	function = dlsym(RTLD_DEFAULT, name);
 	insist(function);
 	return function;
+}
+
+/* --- a test program of scenarios ------------------------------------------------------------- */
+
+static const char *common_limit;
+
+static void test_scenario(void **state)
+{
+	const struct vmm_scenario *scenario = *state;
+
+	vmm_run(scenario->name, scenario->unlimited ? NULL : common_limit);
+}
+
+int vmm_run_all(int argc, char **argv, const struct vmm_scenario *scenarios, size_t count,
+		const char *limit)
+{
+	struct CMUnitTest tests[count];
+
+	be_the_vmm(argc, argv, scenarios, count);
+	common_limit = limit;
+	for (size_t i = 0; i < count; i++)
+		tests[i] = (struct CMUnitTest){
+			.name = scenarios[i].name,
+			.test_func = test_scenario,
+			.initial_state = (void *)&scenarios[i],
+		};
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

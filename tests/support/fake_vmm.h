@@ -6,8 +6,8 @@
  *
  *	int main(int argc, char **argv)
  *	{
- *		fake_vmm_main(argc, argv, scenarios, COUNT_OF(scenarios));
- *		... cmocka tests that call vmm_run("scenario", "16777216") ...
+ *		return vmm_run_all(argc, argv, scenarios, COUNT_OF(scenarios), "16777216");
+ *	}
  *
  * A scenario checks with insist(). It sees its own memory as the guest would, and asks its
  * own control socket how memvirt sees it.
@@ -27,12 +27,17 @@
 struct vmm_scenario {
 	const char *name;
 	void (*run)(void);
+	bool unlimited; /* no limit, whatever the others have */
 };
 
-/* Where this process was started as a scenario: runs it and does not return. */
-void fake_vmm_main(int argc, char **argv, const struct vmm_scenario *scenarios, size_t count);
-
 /* --- in the test --------------------------------------------------------------------------- */
+
+/*
+ * All of main(): each scenario is a case, run under a limit of so many bytes. In a process
+ * that was started as a scenario it runs that, and does not return.
+ */
+int vmm_run_all(int argc, char **argv, const struct vmm_scenario *scenarios, size_t count,
+		const char *limit);
 
 /* Run a scenario; fails the test where it fails, skips where it says so. @limit: bytes, or
  * NULL for none. */
