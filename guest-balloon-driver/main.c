@@ -56,7 +56,7 @@ static void resize_again(struct mv_balloon *balloon, bool moved)
 	unsigned long flags;
 
 	spin_lock_irqsave(&balloon->state_lock, flags);
-	/* No effect where a new target has queued the work already, for now. */
+	/* No effect where a new target has queued the work already, without a delay. */
 	if (balloon->running)
 		queue_delayed_work(system_freezable_wq, &balloon->resize,
 				   next_delay(balloon, moved));
