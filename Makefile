@@ -26,7 +26,8 @@ LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash
 TOOL_LIBS := -ljson-c
 
 # Sources, by what is linked from them.
-CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c platform_none.c)
+CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c platform_none.c) \
+	$(wildcard lib/format*.c lib/table*.c lib/guest_walk*.c lib/ept/*.c)
 LIB_SRC	:= $(filter-out lib/platform_none.c,$(wildcard lib/*.c lib/*/*.c))
 VM_SRC	:= $(wildcard tools/vm/*.c)
 MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
@@ -36,7 +37,8 @@ MEMVIRT_PURE_SRC := $(wildcard tools/memvirt/govern_policy.c tools/memvirt/gover
 MEMSTAT_SRC := $(wildcard tools/memstat/*.c)
 PRELOAD_SRC := $(wildcard tools/memvirt/preload/*.c)
 TEST_SUPPORT_SRC := $(wildcard tests/support/*.c)
-TEST_SRC := $(wildcard $(patsubst %,tests/%/*.c,unit model contract faults races))
+TEST_SRC := $(wildcard $(patsubst %,tests/%/*.c,unit model contract faults races \
+	exhaustive))
 BENCH_SUPPORT_SRC := $(wildcard bench/support/*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 EXAMPLE_SRC := $(wildcard examples/*.c)
@@ -56,7 +58,7 @@ TESTS	:= $(call bin,$(TEST_SRC))
 BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 
-.PHONY: all help demo check check-asan check-tsan check-layers check-headers bench install clean \
+.PHONY: all help demo check check-asan check-tsan check-exhaustive check-layers check-headers bench install clean \
 	modules setup tests race-tests benches
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -152,6 +154,10 @@ check-tsan:  ## the race tests under ThreadSanitizer
 	@# Only these: gcc refuses the fences of the preload library under ThreadSanitizer.
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SAN=thread race-tests
 	@tests/run --build $(BUILD)/tsan --only races $(TESTFLAGS)
+
+check-exhaustive: setup  ## all combinations, of which `make check` takes a minute's share
+	@$(MAKE) --no-print-directory tests
+	@EXHAUSTIVE=1 tests/run --build $(BUILD) --only exhaustive $(TESTFLAGS)
 
 check-layers:  ## no subsystem includes another, the core stands alone
 	@scripts/check-layers

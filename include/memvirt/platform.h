@@ -38,6 +38,11 @@ enum mv_log_level {
  * @relax:        called in a loop that waits for another thread, with the number of turns
  *                so far: pause the processor, yield, or sleep a little.
  * @log:          one line, no newline at its end. May be NULL. Must not call the library.
+ * @table_alloc:  a page of 4096 bytes for a table, its content whatever, that can be reached at
+ *                its physical address plus @direct_map of struct mv_platform; NUMA node as in
+ *                @alloc. NULL where there is none. May be NULL where no tables are made.
+ *                May sleep; never called inside a read section.
+ * @table_free:   give it back. Cannot fail.
  *
  * All may be called by several threads at once.
  */
@@ -49,12 +54,23 @@ struct mv_platform_ops {
 	void (*wait_readers)(void *ctx);
 	void (*relax)(void *ctx, unsigned int turns);
 	void (*log)(void *ctx, enum mv_log_level level, const char *line);
+	void *(*table_alloc)(void *ctx, int node);
+	void (*table_free)(void *ctx, void *page);
 };
 
-/** struct mv_platform - operations and what they are called with */
+/**
+ * struct mv_platform - operations and what they are called with
+ * @ops:        see above
+ * @ctx:        for each of them
+ * @direct_map: where this program sees physical address 0: physical address plus this is the
+ *              pointer, for every table page. A number rather than an operation, because each
+ *              step of each walk needs it. A process has no physical addresses and leaves it 0:
+ *              tables then hold pointers.
+ */
 struct mv_platform {
 	const struct mv_platform_ops *ops;
 	void *ctx;
+	uintptr_t direct_map;
 };
 
 /**
