@@ -58,7 +58,8 @@ TESTS	:= $(call bin,$(TEST_SRC))
 BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 
-.PHONY: all help demo check check-asan check-tsan check-exhaustive check-layers check-headers bench install clean \
+.PHONY: all help demo check check-asan check-tsan check-exhaustive check-long check-layers \
+	check-headers bench install clean \
 	modules setup tests race-tests benches
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -158,6 +159,10 @@ check-tsan:  ## the race tests under ThreadSanitizer
 check-exhaustive: setup  ## all combinations, of which `make check` takes a minute's share
 	@$(MAKE) --no-print-directory tests
 	@EXHAUSTIVE=1 tests/run --build $(BUILD) --only exhaustive $(TESTFLAGS)
+
+check-long: setup  ## storms and random operations by the million, for tens of minutes
+	@$(MAKE) --no-print-directory tests
+	@STORM_OPS=1000000 OPS=10000000 tests/run --build $(BUILD) --only races --only model $(TESTFLAGS)
 
 check-layers:  ## no subsystem includes another, the core stands alone
 	@scripts/check-layers
