@@ -26,7 +26,7 @@ struct mv_memory;
 
 /**
  * struct mv_paging_registers - what a guest has loaded
- * @cr0, @cr3, @cr4, @efer: as the processor holds them
+ * @cr0, @cr3, @cr4, @efer: as the processor holds them; EFER.LMA may be left out
  * @pkru, @pkrs:            protection-key rights for user and for supervisor pages
  */
 struct mv_paging_registers {
@@ -57,6 +57,9 @@ struct mv_cpu_model {
  * struct mv_paging - the registers, prepared for walks; to be looked at, not changed
  *
  * Plain data, no pointer in it: copy it as you like. Prepared by mv_paging_init().
+ * @keys: rights by protection key, for supervisor [0] and user pages [1]; 0 where there are none
+ * @lam_sign_bit: LAM: which bit replaces the tag above it, of pointers with bit 63 clear [0] and
+ *        set [1]; 0 for none
  */
 struct mv_paging {
 	bool enabled;		  /* CR0.PG; otherwise GVA is GPA */
@@ -66,6 +69,8 @@ struct mv_paging {
 	struct mv_rules rules;	  /* of the format, in this mode */
 	uint64_t root;		  /* GPA of the root table, from CR3 */
 	uint64_t pdpte[4];	  /* PAE: cached at the load of CR3 */
+	uint32_t keys[2];
+	uint8_t lam_sign_bit[2];
 };
 
 /**
@@ -82,7 +87,10 @@ struct mv_guest_accessor {
 	void *ctx;
 };
 
-/* The access to be made. None of READ, WRITE, FETCH: translate only, and ask no rights. */
+/*
+ * The access to be made. None of READ, WRITE, FETCH: translate only; no rights are asked, and
+ * nothing is set.
+ */
 #define MV_ACCESS_READ	       0x0001u
 #define MV_ACCESS_WRITE	       0x0002u
 #define MV_ACCESS_FETCH	       0x0004u
@@ -124,13 +132,16 @@ struct mv_walk_step {
  * struct mv_walk - the result of a guest walk
  * @kind:       how it ended; what follows holds as noted
  * @gpa:        OK: the guest-physical address
- * @page_lg2:   OK: log2 of the page's bytes
- * @attr:       OK: what all levels together grant (READ, WRITE, EXEC, USER), and the leaf's
- *              GLOBAL, DIRTY, PAT index and protection key
+ * @page_lg2:   OK: log2 of the page's bytes; 32 with paging off
+ * @attr:       OK: what all levels together grant (READ, WRITE, EXEC, USER), and the rest of
+ *              the leaf (GLOBAL, PAT index, protection key, ACCESSED, DIRTY, SOFT0, SOFT1), as
+ *              it is after the walk
  * @error_code: PAGE_FAULT: MV_PF_…
- * @level:      level of the entry that ended the walk
+ * @level:      level of the entry that ended the walk; 0 where none was read
  * @steps:      entries in @step; 0 with paging off
- * @step:       from the root down
+ * @step:       from the root down; with PAE the cached PDPTE comes first
+ *
+ * What does not hold for a kind is 0.
  */
 struct mv_walk {
 	enum mv_walk_kind kind;
@@ -149,11 +160,13 @@ struct mv_walk {
  * @registers: the guest's
  * @cpu:       the processor it believes in
  *
- * PAE: the four PDPTEs are not loaded yet; see mv_paging_load_pdptes().
+ * PAE: the four PDPTEs are not loaded yet, all are absent; see mv_paging_load_pdptes().
+ * SDM vol. 3, 4.1.
  *
  * Context: any thread; no side effect.
  * Return: 0; -EINVAL for a combination that no processor can be in (PG without PE, LME with PG
- * and without PAE, a width out of range).
+ * and without PAE, LMA without LME or PG, CET without WP, a CR3 beyond the width), and for a
+ * width out of range.
  */
 int mv_paging_init(struct mv_paging *paging, const struct mv_paging_registers *registers,
 		   const struct mv_cpu_model *cpu);
@@ -213,7 +226,8 @@ void mv_guest_accessor_memory(struct mv_guest_accessor *accessor, struct mv_memo
  * the size of the address space only, so end it from @leaf.
  *
  * Context: as the accessor.
- * Return: 0; what @leaf returned; what the accessor returned other than -EFAULT.
+ * Return: 0; -EINVAL where @first or @last is not canonical, or above @last; what @leaf returned;
+ * what the accessor returned other than -EFAULT.
  */
 int mv_guest_for_each_leaf(const struct mv_paging *paging, const struct mv_guest_accessor *accessor,
 			   uint64_t first, uint64_t last,
