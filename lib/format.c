@@ -20,6 +20,11 @@ static bool is_ept(const struct mv_format *f)
 	return f->exec;
 }
 
+static bool is_npt(const struct mv_format *f)
+{
+	return f->id == MV_FORMAT_NPT_4L || f->id == MV_FORMAT_NPT_5L;
+}
+
 static uint8_t leaf_levels(const struct mv_format *f, uint32_t features)
 {
 	uint8_t levels = f->leaf_levels;
@@ -78,6 +83,9 @@ static uint64_t reserved_in_table(const struct mv_format *f, const struct mv_rul
 		return MV_BITS(2, 1) | MV_BITS(8, 5);
 	if (is_ept(f))
 		return rules->leaf_levels >> level & 1 ? MV_BITS(6, 3) : MV_BITS(7, 3);
+	/* Bit 8, too: APM vol. 2, 5.3.3. Bochs and QEMU ignore it; KVM does as AMD says. */
+	if (is_npt(f) && level >= 4)
+		return f->leaf | f->global;
 	/* 32-bit paging ignores PS where there are no large pages. */
 	if (f->entry_lg2 == 2 || (rules->leaf_levels >> level & 1))
 		return 0;

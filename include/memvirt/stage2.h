@@ -61,11 +61,18 @@ struct mv_stage2 {
 };
 
 /*
- * An access to a guest-physical address: MV_ACCESS_READ, _WRITE, _FETCH and _USER (of guest_walk.h;
- * USER says for mode-based execute that the page is a user page), and:
+ * An access to a guest-physical address: MV_ACCESS_READ, _WRITE, _FETCH, _SHADOW_STACK,
+ * _NO_UPDATE and _USER of guest_walk.h (USER says that the page is a user page of the guest: AND
+ * of U/S over its tables; true while CR0.PG is 0), and these. None of READ, WRITE and FETCH, nor
+ * GUEST_TABLE: translate only, ask no rights, set nothing.
+ *
+ * A load of PDPTEs by MOV to CR is a plain READ, without LINEAR and GUEST_TABLE: SDM vol. 3,
+ * 29.3.5 and table 28-7.
  */
-#define MV_ACCESS_GUEST_TABLE 0x0100u /* the guest walk reads (or sets A, D in) a guest table */
-#define MV_ACCESS_LINEAR      0x0200u /* a guest linear address is known: qualification bit 7 */
+#define MV_ACCESS_GUEST_TABLE	 0x0100u /* the guest walk reads a table; WRITE: sets A or D there */
+#define MV_ACCESS_LINEAR	 0x0200u /* a guest linear address is known: qualification bit 7 */
+#define MV_ACCESS_GUEST_WRITABLE 0x0400u /* the guest's tables let the page be written */
+#define MV_ACCESS_GUEST_NO_EXEC	 0x0800u /* they forbid to fetch; both for EXIT_INFO only */
 
 /** enum mv_stage2_kind - how a stage-2 walk, or a real processor's, ends */
 enum mv_stage2_kind {
@@ -79,13 +86,15 @@ enum mv_stage2_kind {
  * @kind:     how it ended
  * @phys:     OK: host-physical address
  * @page_lg2: OK: log2 of the page's bytes
- * @attr:     OK: rights that all levels together grant, and the leaf's type and other bits
+ * @attr:     OK: rights that all levels together grant, and the leaf's type and other bits, as
+ *            they are after the walk
  * @gpa:      what was translated
- * @level:    level of the last entry read
+ * @level:    level of the last entry read; the root's where none was
  * @code:     VIOLATION: the exit qualification (EPT; SDM vol. 3, table 28-7) or the EXITINFO1
  *            (NPT; APM vol. 2, 15.25.6); MISCONFIGURED: EXITINFO1 (NPT), 0 (EPT has none)
- * @suppress_ve: VIOLATION: bit 63 of the entry that decided is set, so an exit, not a #VE
- * @steps, @step: the entries read, from the root down
+ * @suppress_ve: VIOLATION, with MV_FEATURE_VE: bit 63 of the entry that decided is set, so an
+ *            exit, not a #VE
+ * @steps, @step: the entries read, from the root down; 0 where @gpa is too wide for the format
  */
 struct mv_stage2_walk {
 	enum mv_stage2_kind kind;
@@ -117,12 +126,15 @@ int mv_stage2_init(struct mv_stage2 *stage2, const struct mv_stage2_config *conf
  * @access: MV_ACCESS_…
  * @walk:   set where 0 is returned
  *
- * With EPT A/D flags on, an access to a guest table counts as a write: SDM vol. 3, 29.3.5.
+ * SDM vol. 3, 29.3; APM vol. 2, 15.25. With EPT A/D flags on, an access to a guest table counts
+ * as a write: SDM vol. 3, 29.3.5; with NPT always.
+ *
  * Sets accessed and dirty where the accessor can, after the checks, and starts again where an
  * entry changed meanwhile; through the direct map it sets them only where
  * MV_ACCESS_NO_UPDATE is not given.
  *
- * Context: a read section of the tables' platform where they may be freed meanwhile.
+ * Context: a read section of the tables' platform where they may be freed meanwhile; as the
+ * accessor.
  * Return: 0, whatever walk->kind is; what the accessor returned; -EAGAIN where the tables changed
  * at every one of many attempts.
  */
@@ -135,12 +147,15 @@ int mv_stage2_walk(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int ac
  * @gpa:          guest-physical address
  * @gva:          guest-linear address, where @gva_valid
  * @gva_valid:    EPT: qualification bit 7
- * @access:       READ, WRITE, FETCH, GUEST_TABLE, and USER where the processor tells (advanced
- *                information, or mode-based execute)
+ * @access:       what the processor says of the access, as it counts it; given to
+ *                mv_stage2_walk() it leads to the same fault. READ, WRITE, FETCH, GUEST_TABLE,
+ *                SHADOW_STACK; LINEAR where @gva_valid; with MV_FEATURE_EXIT_INFO also USER,
+ *                GUEST_WRITABLE and GUEST_NO_EXEC. Without that, USER only where mode-based
+ *                execute grants one right of two: the other must have been asked for. (#NPF
+ *                calls each access a user's, and so tells nothing.)
  * @granted:      MV_ATTR_… that the entries together granted; EPT only, as far as reported
  * @present:      an entry was there: it is a matter of rights (NPT: P; EPT: @granted is not 0)
  * @nmi_unblocking: EPT: IRET had unblocked NMIs; SDM vol. 3, 28.2.3
- * @shadow_stack: the access was one to a shadow stack
  */
 struct mv_stage2_exit {
 	enum mv_stage2_kind kind;
@@ -151,7 +166,6 @@ struct mv_stage2_exit {
 	uint32_t granted;
 	bool present;
 	bool nmi_unblocking;
-	bool shadow_stack;
 };
 
 /**

@@ -62,6 +62,7 @@ enum mv_format_id {
 #define MV_FEATURE_ACCESSED   0x0020u /* EPT: accessed and dirty flags are on */
 #define MV_FEATURE_VE	      0x0040u /* EPT: violations may become #VE; bit 63 suppresses them */
 #define MV_FEATURE_PKEY	      0x0080u /* x86: bits 62:59 of a leaf are a protection key */
+#define MV_FEATURE_EXIT_INFO  0x0100u /* EPT: exits tell what the guest's own tables grant */
 
 /*
  * What a leaf grants, the same for all formats. A format that cannot express a bit ignores
