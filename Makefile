@@ -107,7 +107,7 @@ $(BUILD)/bin/%:
 
 # The preload library carries the whole library inside, hidden from the VMM it enters.
 $(PRELOAD): $(call obj,$(PRELOAD_SRC) \
-		$(addprefix tools/vm/,control_wire.c rundir.c stat_names.c)) $(LIB_A) \
+		$(addprefix tools/vm/,base64.c control_wire.c rundir.c stat_names.c)) $(LIB_A) \
 		tools/memvirt/preload/preload.map
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL \

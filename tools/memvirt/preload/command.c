@@ -27,6 +27,7 @@ static int add_region(struct json_object *list, const struct region *region)
 	if (!object)
 		return -ENOMEM;
 	error = wire_add_u64(object, "first-gpa", region->slot_gpa);
+	error = error ? error : wire_add_u64(object, "first-hva", region->backing.first);
 	error = error ? error
 		      : wire_add_u64(object, "bytes",
 				     region->backing.last - region->backing.first + 1);
@@ -173,11 +174,12 @@ static struct json_object *query_info(struct server *server)
 /* --- the others --------------------------------------------------------------------------- */
 
 static struct json_object *give(struct server *server, struct json_object *message,
-				unsigned int place, enum job_kind kind, uint64_t bytes, bool *job)
+				unsigned int place, const struct job *wanted, bool *job)
 {
-	*job = worker_give(server, place, kind, bytes);
+	*job = worker_give(server, place, wanted);
 	if (*job)
 		return NULL;
+	free(wanted->read);
 	return wire_new_error(message, WIRE_FAILED,
 			      "a command of a connection that has gone is still under way: try "
 			      "again");
@@ -197,7 +199,22 @@ static struct json_object *set_limit(struct server *server, struct json_object *
 			"set-limit takes \"bytes\": a number of at least %lu, or null "
 			"for no limit",
 			LIMIT_MIN);
-	return give(server, message, place, JOB_SET_LIMIT, bytes, job);
+	return give(server, message, place,
+		    &(struct job){ .kind = JOB_SET_LIMIT, .bytes = bytes }, job);
+}
+
+static struct json_object *read_memory(struct server *server, struct json_object *message,
+				       struct json_object *arguments, unsigned int place, bool *job)
+{
+	struct job wanted = { .kind = JOB_READ_MEMORY };
+	const char *wrong;
+	int error = command_read_parse(arguments, &wanted.read, &wrong);
+
+	if (error == -EINVAL)
+		return wire_new_error(message, WIRE_BAD_REQUEST, "read-memory %s", wrong);
+	if (error)
+		return NULL;
+	return give(server, message, place, &wanted, job);
 }
 
 static struct json_object *note(struct server *server, struct json_object *message,
@@ -232,7 +249,9 @@ struct json_object *command_answer(struct server *server, struct json_object *me
 	if (strcmp(command, "note") == 0)
 		return note(server, message, arguments);
 	if (strcmp(command, "stop") == 0)
-		return give(server, message, place, JOB_STOP, 0, job);
+		return give(server, message, place, &(struct job){ .kind = JOB_STOP }, job);
+	if (strcmp(command, "read-memory") == 0)
+		return read_memory(server, message, arguments, place, job);
 	if (strcmp(command, "query-info") == 0)
 		return answer(message, query_info(server));
 	if (strcmp(command, "query-stats") == 0)
@@ -245,5 +264,7 @@ struct json_object *command_job_answer(struct json_object *request, const struct
 {
 	if (job->error)
 		return wire_new_error(request, WIRE_FAILED, "%s", job->text);
+	if (job->kind == JOB_READ_MEMORY)
+		return answer(request, command_read_result(job->read));
 	return wire_new_return(request, NULL);
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -103,6 +104,7 @@ static bool finish_job(struct server *server, unsigned int place)
 		reply(client, command_job_answer(request, &job));
 		json_object_put(request);
 	}
+	free(job.read);
 	return stop;
 }
 

@@ -5,6 +5,7 @@
  *
  *	server.c   the thread: sockets, clients, the clock
  *	command.c  what a request asks for, and its answer
+ *	command_read.c  of read-memory
  *	publish.c  the numbers
  *	worker.c   commands that may take long: a new limit can bring gigabytes back
  */
@@ -21,12 +22,17 @@
 #define SERVER_CLIENTS 16
 #define JOB_TEXT_MAX   192
 
+/* Of one read-memory; as base64 the bytes leave room for the rest of a message. */
+#define READ_BYTES_MAX	40960
+#define READ_RANGES_MAX 512
+
 struct json_object;
 struct mv_stats_writer;
 struct wire;
 
 enum job_kind {
 	JOB_SET_LIMIT,
+	JOB_READ_MEMORY,
 	JOB_STOP,
 };
 
@@ -38,11 +44,27 @@ enum job_state {
 };
 
 /**
+ * struct memory_read - what read-memory asks for, and what is found
+ * @count: of ranges
+ * @range: each at @hva in this process, @len bytes
+ * @bytes: the content of all, one after the other
+ */
+struct memory_read {
+	unsigned int count;
+	struct {
+		uint64_t hva;
+		uint32_t len;
+	} range[READ_RANGES_MAX];
+	unsigned char bytes[READ_BYTES_MAX];
+};
+
+/**
  * struct job - a command that the worker carries out
  * @state:  where it is
  * @kind:   what it is
  * @ticket: its place in the queue
  * @bytes:  of JOB_SET_LIMIT
+ * @read:   of JOB_READ_MEMORY; whoever takes the job frees it
  * @error:  0, or -errno
  * @text:   with an error, what to do about it
  */
@@ -51,6 +73,7 @@ struct job {
 	enum job_kind kind;
 	uint64_t ticket;
 	uint64_t bytes;
+	struct memory_read *read;
 	int error;
 	char text[JOB_TEXT_MAX];
 };
@@ -152,8 +175,25 @@ int publish_note(struct server *server, struct json_object *arguments, const cha
 struct json_object *command_answer(struct server *server, struct json_object *message,
 				   unsigned int place, bool *job);
 
-/** command_job_answer() - the answer to a request whose job is done */
+/** command_job_answer() - the answer to a request whose job is done; NULL without memory */
 struct json_object *command_job_answer(struct json_object *request, const struct job *job);
+
+/**
+ * command_read_parse() - the arguments of read-memory
+ * @arguments: of the command
+ * @read:      set on success; the caller's, to free()
+ * @wrong:     on -EINVAL set to what is not right about them
+ *
+ * Return: 0; -EINVAL; -ENOMEM.
+ */
+int command_read_parse(struct json_object *arguments, struct memory_read **read,
+		       const char **wrong);
+
+/** command_read_carry_out() - for the worker: read; sets the job's error and text */
+void command_read_carry_out(struct job *job);
+
+/** command_read_result() - what read-memory returns. Return: NULL without memory. */
+struct json_object *command_read_result(const struct memory_read *read);
 
 /** worker_start(), Return: 0; -errno */
 int worker_start(struct server *server);
@@ -161,8 +201,13 @@ int worker_start(struct server *server);
 /** worker_end() - make it return, without waiting for it */
 void worker_end(struct server *server);
 
-/** worker_give() - queue a job. Return: false where one of this place is still under way. */
-bool worker_give(struct server *server, unsigned int place, enum job_kind kind, uint64_t bytes);
+/**
+ * worker_give() - queue a job
+ * @wanted: its kind and what belongs to that; copied
+ *
+ * Return: false where one of this place is still under way.
+ */
+bool worker_give(struct server *server, unsigned int place, const struct job *wanted);
 
 /** worker_take() - collect a job that is done. Return: false where there is none. */
 bool worker_take(struct server *server, unsigned int place, struct job *job);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -59,6 +60,9 @@ static void carry_out(struct job *job)
 	switch (job->kind) {
 	case JOB_SET_LIMIT:
 		set_limit(job);
+		break;
+	case JOB_READ_MEMORY:
+		command_read_carry_out(job);
 		break;
 	case JOB_STOP:
 		stop(job);
@@ -121,11 +125,16 @@ void worker_end(struct server *server)
 {
 	pthread_mutex_lock(&server->job_lock);
 	server->closing = true;
+	/* Nobody takes these any more; the one that runs is `stop`, which has none. */
+	for (unsigned int i = 0; i < SERVER_CLIENTS; i++) {
+		free(server->jobs[i].read);
+		server->jobs[i].read = NULL;
+	}
 	pthread_cond_signal(&server->job_ready);
 	pthread_mutex_unlock(&server->job_lock);
 }
 
-bool worker_give(struct server *server, unsigned int place, enum job_kind kind, uint64_t bytes)
+bool worker_give(struct server *server, unsigned int place, const struct job *wanted)
 {
 	struct job *job = &server->jobs[place];
 	bool free;
@@ -133,10 +142,8 @@ bool worker_give(struct server *server, unsigned int place, enum job_kind kind, 
 	pthread_mutex_lock(&server->job_lock);
 	free = job->state == JOB_FREE;
 	if (free) {
-		memset(job, 0, sizeof(*job));
+		*job = *wanted;
 		job->state = JOB_QUEUED;
-		job->kind = kind;
-		job->bytes = bytes;
 		job->ticket = server->next_ticket++;
 		pthread_cond_signal(&server->job_ready);
 	}
@@ -153,6 +160,7 @@ bool worker_take(struct server *server, unsigned int place, struct job *job)
 	done = ours->state == JOB_DONE;
 	if (done) {
 		*job = *ours;
+		ours->read = NULL;
 		ours->state = JOB_FREE;
 	}
 	pthread_mutex_unlock(&server->job_lock);
