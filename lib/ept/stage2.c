@@ -56,8 +56,8 @@ enum mv_stage2_end mv_stage2_judge_any(const struct mv_format *f, const struct m
  * of a fetch, and bits 1:0, are those of the access; where an instruction reads and writes, the
  * manual leaves bit 0 to the processor, and we to the caller.
  */
-static uint64_t ept_qualification(const struct mv_format *f, uint32_t features,
-				  unsigned int access, uint64_t rights)
+static uint64_t ept_qualification(const struct mv_format *f, uint32_t features, unsigned int access,
+				  uint64_t rights)
 {
 	uint64_t code = access & MV_EPT_VIOLATION_ACCESS;
 
@@ -100,9 +100,8 @@ static uint64_t npf_code(unsigned int access, int end)
  * @walk but for gpa, level and steps. The entry that decides about #VE is the absent one, or the
  * leaf; bit 63 of one that points to a table means nothing: SDM vol. 3, 26.5.7.1.
  */
-MV_INLINE void fault(const struct mv_format *f, const struct mv_stage2 *stage2,
-		     unsigned int access, int end, const struct mv_stage2_path *path,
-		     struct mv_stage2_walk *walk)
+MV_INLINE void fault(const struct mv_format *f, const struct mv_stage2 *stage2, unsigned int access,
+		     int end, const struct mv_stage2_path *path, struct mv_stage2_walk *walk)
 {
 	uint64_t suppress = path->entry & f->suppress_ve & stage2->rules.meaningful;
 

@@ -18,7 +18,7 @@
 
 /* The exit qualification of an EPT violation: SDM vol. 3, table 28-7. */
 #define MV_EPT_VIOLATION_ACCESS		0x0007u /* as MV_ACCESS_READ, _WRITE, _FETCH */
-#define MV_EPT_VIOLATION_RIGHTS_LOW	3 /* R, W, X of the entries, as their bits 2:0 */
+#define MV_EPT_VIOLATION_RIGHTS_LOW	3	/* R, W, X of the entries, as their bits 2:0 */
 #define MV_EPT_VIOLATION_EXEC_USER	0x0040u /* with mode-based execute */
 #define MV_EPT_VIOLATION_LINEAR		0x0080u
 #define MV_EPT_VIOLATION_FINAL		0x0100u /* these and the following: with LINEAR only */
@@ -73,8 +73,7 @@ struct mv_stage2_demand {
 /* Reads the entry at a physical address: 0, or a negative code that ends the walk. */
 typedef int mv_stage2_read_fn(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry);
 
-MV_INLINE int mv_stage2_read_direct(const struct mv_stage2 *stage2, uint64_t phys,
-				    uint64_t *entry)
+MV_INLINE int mv_stage2_read_direct(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry)
 {
 	/* Relaxed: what it points to was published before, and is reached through it only. */
 	*entry = __atomic_load_n((const uint64_t *)(stage2->direct_map + phys), __ATOMIC_RELAXED);
@@ -216,9 +215,8 @@ MV_INLINE bool mv_stage2_marks(const struct mv_format *f, const struct mv_stage2
 	return !stage2->accessor.read || stage2->accessor.change;
 }
 
-MV_INLINE struct mv_stage2_demand mv_stage2_demand(const struct mv_format *f,
-						   const struct mv_stage2 *stage2,
-						   unsigned int access)
+MV_INLINE struct mv_stage2_demand
+mv_stage2_demand(const struct mv_format *f, const struct mv_stage2 *stage2, unsigned int access)
 {
 	struct mv_stage2_demand demand = { 0 };
 
@@ -289,8 +287,7 @@ MV_INLINE uint32_t mv_stage2_attr(const struct mv_format *f, const struct mv_sta
 				  const struct mv_stage2_path *path)
 {
 	uint64_t rights = f->read | f->write | f->exec | f->exec_user;
-	uint64_t entry = (path->entry & ~rights) | (path->all & rights) |
-			 (path->any & f->no_exec);
+	uint64_t entry = (path->entry & ~rights) | (path->all & rights) | (path->any & f->no_exec);
 
 	return mv_leaf_attr(f, &stage2->rules, path->level, entry);
 }
