@@ -91,8 +91,6 @@ void mv_nested_log_add(struct mv_nested_log *log, uint64_t first_gpa, uint64_t l
  * @mtrr_type:  NPT: the memory type that the host's MTRRs give the page of 2^@page_lg2 bytes at
  *              @hpa, MV_TYPE_UC … MV_TYPE_WB. NULL: write-back everywhere. EPT does without.
  * @mtrr_ctx:   for it
- * @advanced_exits: EPT: the processor reports bits 11:9 of a qualification (IA32_VMX_EPT_VPID_CAP
- *              bit 22)
  * @log:        of the space, or NULL where nobody but this thread changes it
  */
 struct mv_nested_config {
@@ -104,7 +102,6 @@ struct mv_nested_config {
 	uint64_t host_pat;
 	unsigned int (*mtrr_type)(void *ctx, uint64_t hpa, unsigned int page_lg2);
 	void *mtrr_ctx;
-	bool advanced_exits;
 	struct mv_nested_log *log;
 };
 
@@ -122,13 +119,13 @@ struct mv_nested {
 	uint64_t host_pat;
 	unsigned int (*mtrr_type)(void *ctx, uint64_t hpa, unsigned int page_lg2);
 	void *mtrr_ctx;
-	bool advanced_exits;
 	struct mv_nested_log *log;
 
 	/* For caches: translations of two objects that agree in these are the same. */
 	uint64_t space; /* stage-2 tables */
 	uint64_t mode;	/* how stage 1 reads its tables */
-	uint64_t root;	/* stage-1 tables and PCID */
+	uint64_t root;	/* stage-1 tables */
+	uint64_t pcid;	/* 0 while CR4.PCIDE is 0 */
 };
 
 /** enum mv_nested_kind - how a nested walk ends */
