@@ -104,7 +104,7 @@ static uint64_t reserved_in_4m_leaf(unsigned int maxphyaddr)
 static uint64_t reserved_in_leaf(const struct mv_format *f, unsigned int level,
 				 unsigned int maxphyaddr)
 {
-	if (level == 1)
+	if (level == 1 || level > f->levels)
 		return 0;
 	if (f->pse36)
 		return reserved_in_4m_leaf(maxphyaddr);
