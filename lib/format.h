@@ -168,6 +168,8 @@ MV_INLINE uint64_t mv_leaf_bits(const struct mv_format *f, const struct mv_rules
 {
 	uint64_t entry = mv_type_bits(f, level, attr) | (level > 1 ? f->leaf : 0);
 
+	/* EPT has no bit that says no more than present; elsewhere rights do not decide it. */
+	entry |= f->exec ? 0 : f->present;
 	entry |= attr & MV_ATTR_READ ? f->read : 0;
 	entry |= attr & MV_ATTR_WRITE ? f->write : 0;
 	entry |= attr & MV_ATTR_EXEC ? f->exec : f->no_exec;
@@ -184,6 +186,15 @@ MV_INLINE uint64_t mv_leaf_bits(const struct mv_format *f, const struct mv_rules
 	return entry & rules->meaningful;
 }
 
+/* Bits moved to where attributes have them. @from: none, or as many neighbours as @to. */
+MV_INLINE uint32_t mv_bits_attr(uint64_t entry, uint64_t from, uint32_t to)
+{
+	int right = from ? __builtin_ctzll(from) - __builtin_ctz(to) : 0;
+
+	entry &= from;
+	return (uint32_t)(right < 0 ? entry << -right : entry >> right);
+}
+
 /* What the bits of a leaf say; the inverse of mv_leaf_bits(). */
 MV_INLINE uint32_t mv_leaf_attr(const struct mv_format *f, const struct mv_rules *rules,
 				unsigned int level, uint64_t entry)
@@ -193,17 +204,15 @@ MV_INLINE uint32_t mv_leaf_attr(const struct mv_format *f, const struct mv_rules
 	entry &= rules->meaningful;
 	attr = mv_type_attr(f, level, entry);
 	attr |= (entry & f->read) == f->read ? MV_ATTR_READ : 0;
-	attr |= entry & f->write ? MV_ATTR_WRITE : 0;
+	attr |= mv_bits_attr(entry, f->write, MV_ATTR_WRITE);
 	attr |= (f->exec ? entry & f->exec : !(entry & f->no_exec)) ? MV_ATTR_EXEC : 0;
-	attr |= entry & f->exec_user ? MV_ATTR_EXEC_USER : 0;
-	attr |= entry & f->user ? MV_ATTR_USER : 0;
-	attr |= entry & f->global ? MV_ATTR_GLOBAL : 0;
-	attr |= entry & f->accessed ? MV_ATTR_ACCESSED : 0;
-	attr |= entry & f->dirty ? MV_ATTR_DIRTY : 0;
-	attr |= entry & f->ignore_pat ? MV_ATTR_IGNORE_PAT : 0;
-	attr |= entry & f->suppress_ve ? MV_ATTR_SUPPRESS_VE : 0;
-	attr |= entry & f->soft[0] ? MV_ATTR_SOFT0 : 0;
-	attr |= entry & f->soft[1] ? MV_ATTR_SOFT1 : 0;
+	attr |= mv_bits_attr(entry, f->exec_user, MV_ATTR_EXEC_USER);
+	attr |= mv_bits_attr(entry, f->user, MV_ATTR_USER);
+	attr |= mv_bits_attr(entry, f->global, MV_ATTR_GLOBAL);
+	attr |= mv_bits_attr(entry, f->accessed | f->dirty, MV_ATTR_ACCESSED | MV_ATTR_DIRTY);
+	attr |= mv_bits_attr(entry, f->ignore_pat, MV_ATTR_IGNORE_PAT);
+	attr |= mv_bits_attr(entry, f->suppress_ve, MV_ATTR_SUPPRESS_VE);
+	attr |= mv_bits_attr(entry, f->soft[0] | f->soft[1], MV_ATTR_SOFT0 | MV_ATTR_SOFT1);
 	attr |= f->pkey_low ? MV_ATTR_PKEY((uint32_t)(entry >> f->pkey_low) & 15) : 0;
 	return attr;
 }

@@ -3,8 +3,9 @@
  * Stage 2 walked with every check, and the fault that a processor would report: exit
  * qualification or EXITINFO1. SDM vol. 3, 29.3 and table 28-7; APM vol. 2, 15.25.
  *
- * One walk; four constants make of it code for tables in the direct map. Those that lie behind an
- * accessor share one more, which asks the format at run time: the accessor costs more than that.
+ * The common case, tables in the direct map and nothing in the way, is inlined for each of the
+ * four formats. Everything else starts again from the root in one walk for all: a fault, a bit to
+ * be set or an accessor costs more than asking the format at run time does.
  *
  * Freestanding. What does not belong here: the way down itself (stage2.h), faults that a processor
  * reported (stage2_exit.c).
@@ -97,15 +98,16 @@ static uint64_t npf_code(unsigned int access, int end)
 }
 
 /*
- * @walk but for gpa, level and steps. The entry that decides about #VE is the absent one, or the
+ * @walk but for gpa and steps. The entry that decides about #VE is the absent one, or the
  * leaf; bit 63 of one that points to a table means nothing: SDM vol. 3, 26.5.7.1.
  */
-MV_INLINE void fault(const struct mv_format *f, const struct mv_stage2 *stage2, unsigned int access,
-		     int end, const struct mv_stage2_path *path, struct mv_stage2_walk *walk)
+static void fault(const struct mv_format *f, const struct mv_stage2 *stage2, unsigned int access,
+		  int end, const struct mv_stage2_path *path, struct mv_stage2_walk *walk)
 {
 	uint64_t suppress = path->entry & f->suppress_ve & stage2->rules.meaningful;
 
 	access = mv_stage2_counts_as(f, stage2->features, access);
+	walk->level = walk->steps ? path->level : f->levels;
 	walk->kind = end == MV_STAGE2_RESERVED ? MV_STAGE2_MISCONFIGURED : MV_STAGE2_VIOLATION;
 	if (!mv_stage2_is_ept(f))
 		walk->code = npf_code(access, end);
@@ -157,100 +159,146 @@ static int mark(const struct mv_stage2 *stage2, const struct mv_stage2_demand *d
 
 /* --- the walk ----------------------------------------------------------------------------- */
 
-MV_INLINE void found(const struct mv_format *f, const struct mv_stage2 *stage2,
+MV_INLINE void found(const struct mv_format *f, const struct mv_stage2 *stage2, uint64_t gpa,
 		     const struct mv_stage2_path *path, struct mv_stage2_walk *walk)
 {
+	walk->phys = mv_stage2_phys(f, path, gpa);
+	/* In this order: who waits for the address goes on while the rest is worked out. */
+	__asm__ volatile("" ::: "memory");
 	walk->kind = MV_STAGE2_OK;
 	walk->page_lg2 = f->shift[path->level];
-	walk->phys = mv_entry_page(f, path->level, path->entry) |
-		     (walk->gpa & mv_span_mask(f, path->level));
 	walk->attr = mv_stage2_attr(f, stage2, path);
+	walk->gpa = gpa;
+	walk->level = path->level;
+	walk->code = 0;
+	walk->suppress_ve = false;
+	walk->steps = mv_stage2_steps(f, path);
+}
+
+/* Through either way to the tables. */
+static int read_any(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry)
+{
+	const struct mv_guest_accessor *accessor = &stage2->accessor;
+
+	if (!accessor->read)
+		return mv_stage2_read_direct(stage2, phys, entry);
+	return accessor->read(accessor->ctx, phys, sizeof(*entry), entry);
 }
 
 /* Return: 0, the walk is done; -EAGAIN, it has to start again; what an accessor returned. */
-MV_INLINE int attempt(const struct mv_format *f, mv_stage2_read_fn *read,
-		      const struct mv_stage2 *stage2, unsigned int access,
-		      const struct mv_stage2_demand *demand, struct mv_stage2_walk *walk)
+static int attempt(const struct mv_format *f, const struct mv_stage2 *stage2, unsigned int access,
+		   struct mv_stage2_walk *walk)
 {
+	const struct mv_stage2_demand demand = mv_stage2_demand(f, stage2, access);
 	struct mv_stage2_path path;
-	int end = mv_stage2_descend(f, read, stage2, walk->gpa, &path, walk->step);
+	int end = mv_stage2_descend(f, read_any, stage2, walk->gpa, &path, walk->step);
 	int error;
 
 	if (end < 0)
 		return end;
-	walk->steps = f->levels + 1 - path.level;
-	walk->level = walk->steps ? path.level : f->levels;
-	if (end != MV_STAGE2_PAGE || !mv_stage2_allows(demand, &path)) {
+	walk->steps = mv_stage2_steps(f, &path);
+	if (end != MV_STAGE2_PAGE || !mv_stage2_allows(&demand, &path)) {
 		fault(f, stage2, access, end, &path, walk);
 		return 0;
 	}
-	if (!mv_stage2_marked(demand, &path)) {
-		error = mark(stage2, demand, walk);
+	if (!mv_stage2_marked(&demand, &path)) {
+		error = mark(stage2, &demand, walk);
 		if (error)
 			return error;
-		path.entry |= demand->mark | demand->mark_page;
+		path.entry |= demand.mark | demand.mark_page;
 	}
-	found(f, stage2, &path, walk);
+	found(f, stage2, walk->gpa, &path, walk);
 	return 0;
 }
 
-MV_INLINE int walk_format(const struct mv_format *f, mv_stage2_read_fn *read,
-			  const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
-			  struct mv_stage2_walk *walk)
+/* Whatever the tables hold and wherever they are. @walk is left alone until all is known. */
+static int walk_any(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
+		    struct mv_stage2_walk *walk)
 {
-	const struct mv_stage2_demand demand = mv_stage2_demand(f, stage2, access);
 	struct mv_stage2_walk result = { .gpa = gpa };
 	int error = -EAGAIN;
 
 	for (unsigned int i = 0; i < ATTEMPTS && error == -EAGAIN; i++)
-		error = attempt(f, read, stage2, access, &demand, &result);
+		error = attempt(mv_formats[stage2->format], stage2, access, &result);
 	if (!error)
 		*walk = result;
 	return error;
 }
 
-/* --- one for each format ------------------------------------------------------------------ */
+/* --- the common case, once for each format ------------------------------------------------ */
 
-static int read_accessor(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry)
+/* @level is constant, and so is where everything goes. */
+MV_INLINE int finish(const struct mv_format *f, const struct mv_stage2 *stage2, uint64_t gpa,
+		     unsigned int level, struct mv_stage2_path path,
+		     const struct mv_walk_step *step, struct mv_stage2_walk *walk)
 {
-	return stage2->accessor.read(stage2->accessor.ctx, phys, sizeof(*entry), entry);
+	path.level = level;
+	found(f, stage2, gpa, &path, walk);
+	walk->step[0] = step[0];
+	walk->step[1] = step[1];
+	if (f->levels - level > 1)
+		walk->step[2] = step[2];
+	if (f->levels - level > 2)
+		walk->step[3] = step[3];
+	if (f->levels - level > 3)
+		walk->step[4] = step[4];
+	return 0;
 }
 
-static int walk_accessor(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
-			 struct mv_stage2_walk *walk)
+/*
+ * A page that grants what is asked, A and D set before. Every field is stored once, from a
+ * register: a copy of the whole would wait for those stores.
+ */
+MV_INLINE int walk_direct(const struct mv_format *f, const struct mv_stage2 *stage2, uint64_t gpa,
+			  unsigned int access, struct mv_stage2_walk *walk)
 {
-	return walk_format(mv_formats[stage2->format], read_accessor, stage2, gpa, access, walk);
+	const struct mv_stage2_demand demand = mv_stage2_demand(f, stage2, access);
+	struct mv_walk_step step[MV_LEVEL_MAX];
+	struct mv_stage2_path path;
+	int end = mv_stage2_descend(f, mv_stage2_read_direct, stage2, gpa, &path, step);
+
+	if (end != MV_STAGE2_PAGE || !mv_stage2_allows(&demand, &path) ||
+	    !mv_stage2_marked(&demand, &path))
+		return walk_any(stage2, gpa, access, walk);
+	switch (path.level) {
+	case 1:
+		return finish(f, stage2, gpa, 1, path, step, walk);
+	case 2:
+		return finish(f, stage2, gpa, 2, path, step, walk);
+	default:
+		return finish(f, stage2, gpa, 3, path, step, walk);
+	}
 }
 
 static int walk_ept_4l(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
 		       struct mv_stage2_walk *walk)
 {
-	return walk_format(&mv_format_ept_4l, mv_stage2_read_direct, stage2, gpa, access, walk);
+	return walk_direct(&mv_format_ept_4l, stage2, gpa, access, walk);
 }
 
 static int walk_ept_5l(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
 		       struct mv_stage2_walk *walk)
 {
-	return walk_format(&mv_format_ept_5l, mv_stage2_read_direct, stage2, gpa, access, walk);
+	return walk_direct(&mv_format_ept_5l, stage2, gpa, access, walk);
 }
 
 static int walk_npt_4l(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
 		       struct mv_stage2_walk *walk)
 {
-	return walk_format(&mv_format_npt_4l, mv_stage2_read_direct, stage2, gpa, access, walk);
+	return walk_direct(&mv_format_npt_4l, stage2, gpa, access, walk);
 }
 
 static int walk_npt_5l(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
 		       struct mv_stage2_walk *walk)
 {
-	return walk_format(&mv_format_npt_5l, mv_stage2_read_direct, stage2, gpa, access, walk);
+	return walk_direct(&mv_format_npt_5l, stage2, gpa, access, walk);
 }
 
 int mv_stage2_walk(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int access,
 		   struct mv_stage2_walk *walk)
 {
 	if (stage2->accessor.read)
-		return walk_accessor(stage2, gpa, access, walk);
+		return walk_any(stage2, gpa, access, walk);
 	switch (stage2->format) {
 	case MV_FORMAT_EPT_4L:
 		return walk_ept_4l(stage2, gpa, access, walk);

@@ -239,7 +239,19 @@ mv_stage2_demand(const struct mv_format *f, const struct mv_stage2 *stage2, unsi
 	return demand;
 }
 
-/* Of a way that ended in a page. */
+/* How many entries were read. */
+MV_INLINE unsigned int mv_stage2_steps(const struct mv_format *f, const struct mv_stage2_path *path)
+{
+	return f->levels + 1 - path->level;
+}
+
+/* The next three are of a way that ended in a page. */
+MV_INLINE uint64_t mv_stage2_phys(const struct mv_format *f, const struct mv_stage2_path *path,
+				  uint64_t gpa)
+{
+	return mv_entry_page(f, path->level, path->entry) | (gpa & mv_span_mask(f, path->level));
+}
+
 MV_INLINE bool mv_stage2_allows(const struct mv_stage2_demand *demand,
 				const struct mv_stage2_path *path)
 {
@@ -278,7 +290,7 @@ MV_INLINE bool mv_stage2_translate(const struct mv_format *f, mv_stage2_read_fn 
 	if (end != MV_STAGE2_PAGE || !mv_stage2_allows(demand, path) ||
 	    !mv_stage2_marked(demand, path))
 		return false;
-	*phys = mv_entry_page(f, path->level, path->entry) | (gpa & mv_span_mask(f, path->level));
+	*phys = mv_stage2_phys(f, path, gpa);
 	return true;
 }
 
