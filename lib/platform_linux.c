@@ -25,6 +25,7 @@
 #endif
 #include <urcu/urcu-bp.h>
 
+#include "page_arena.h"
 #include "region.h"
 
 #if defined(__has_feature)
@@ -140,6 +141,16 @@ static void linux_log(void *ctx, enum mv_log_level level, const char *line)
 		dprintf(STDERR_FILENO, "memvirt: %s\n", line);
 }
 
+static void *linux_table_alloc(void *ctx, int node)
+{
+	return mv_page_arena_alloc(node);
+}
+
+static void linux_table_free(void *ctx, void *page)
+{
+	mv_page_arena_free(page);
+}
+
 static const struct mv_platform_ops linux_ops = {
 	.alloc = linux_alloc,
 	.free = linux_free,
@@ -148,6 +159,8 @@ static const struct mv_platform_ops linux_ops = {
 	.wait_readers = linux_wait_readers,
 	.relax = linux_relax,
 	.log = linux_log,
+	.table_alloc = linux_table_alloc,
+	.table_free = linux_table_free,
 };
 
 static const struct mv_platform linux_platform = { .ops = &linux_ops };

@@ -5,6 +5,8 @@
 #include "support/fake_platform.h"
 #include "support/testing.h"
 
+#define TABLE_BYTES 4096
+
 struct fake_block {
 	struct fake_block *next;
 	void *mem;
@@ -29,13 +31,18 @@ static bool may_allocate(struct fake_platform *fake)
 	return false;
 }
 
+static struct fake_block **list_of(struct fake_platform *fake, const void *mem)
+{
+	return &fake->blocks[((uintptr_t)mem >> 12 ^ (uintptr_t)mem >> 6) % FAKE_BLOCK_LISTS];
+}
+
 static void record(struct fake_platform *fake, void *mem, size_t bytes)
 {
-	struct fake_block *block = malloc(sizeof(*block));
+	struct fake_block *block = malloc(sizeof(*block)), **list = list_of(fake, mem);
 
 	insist(block);
-	*block = (struct fake_block){ .next = fake->blocks, .mem = mem, .bytes = bytes };
-	fake->blocks = block;
+	*block = (struct fake_block){ .next = *list, .mem = mem, .bytes = bytes };
+	*list = block;
 	fake->live++;
 }
 
@@ -56,7 +63,7 @@ static void *fake_alloc(void *ctx, size_t bytes, int node)
 
 static void forget(struct fake_platform *fake, void *mem, size_t bytes)
 {
-	struct fake_block **place = &fake->blocks, *block;
+	struct fake_block **place = list_of(fake, mem), *block;
 
 	while (*place && (*place)->mem != mem)
 		place = &(*place)->next;
@@ -79,6 +86,36 @@ static void fake_free(void *ctx, void *mem, size_t bytes)
 	pthread_mutex_unlock(&fake->lock);
 	memset(mem, 0xdb, bytes); /* whoever still reads it shall notice */
 	real()->ops->free(real()->ctx, mem, bytes);
+}
+
+static void *fake_table_alloc(void *ctx, int node)
+{
+	struct fake_platform *fake = ctx;
+	void *page = NULL;
+
+	insist(read_depth == 0);
+	pthread_mutex_lock(&fake->lock);
+	if (may_allocate(fake))
+		page = real()->ops->table_alloc(real()->ctx, node);
+	if (page) {
+		record(fake, page, TABLE_BYTES);
+		fake->table_pages++;
+		memset(page, 0xa5, TABLE_BYTES);
+	}
+	pthread_mutex_unlock(&fake->lock);
+	return page;
+}
+
+static void fake_table_free(void *ctx, void *page)
+{
+	struct fake_platform *fake = ctx;
+
+	pthread_mutex_lock(&fake->lock);
+	forget(fake, page, TABLE_BYTES);
+	fake->table_pages--;
+	pthread_mutex_unlock(&fake->lock);
+	memset(page, 0xdb, TABLE_BYTES);
+	real()->ops->table_free(real()->ctx, page);
 }
 
 static void fake_read_enter(void *ctx)
@@ -116,6 +153,8 @@ static const struct mv_platform_ops fake_ops = {
 	.read_leave = fake_read_leave,
 	.wait_readers = fake_wait_readers,
 	.relax = fake_relax,
+	.table_alloc = fake_table_alloc,
+	.table_free = fake_table_free,
 };
 
 void fake_platform_init(struct fake_platform *fake)
@@ -130,6 +169,7 @@ void fake_platform_init(struct fake_platform *fake)
 void fake_platform_finish(struct fake_platform *fake)
 {
 	assert_int_equal(fake->live, 0);
-	assert_null(fake->blocks);
+	for (int i = 0; i < FAKE_BLOCK_LISTS; i++)
+		assert_null(fake->blocks[i]);
 	pthread_mutex_destroy(&fake->lock);
 }
