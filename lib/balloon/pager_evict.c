@@ -26,85 +26,26 @@
 #include "pager_internal.h"
 #include "uffd.h"
 
-#define SLACK_SHARE    64   /* residency is kept this part of the limit below it */
-#define SLACK_MIN      64
-#define SLACK_MAX      4096
-#define UNMAPPED_SHARE 8    /* of the limit: how far the unmap hand works ahead */
-#define EVICT_RUN      64   /* pages sealed at once: bounds how long a fault waits */
-#define EVICTORS_MAX   8    /* more find nothing to do */
+#define EVICT_RUN   64 /* pages sealed at once: bounds how long a fault waits */
 /* Pages that a full store may refuse before faults are let past the limit: a millisecond. */
-#define REFUSED_MAX    256
-#define TICK_NS	       100000000
+#define REFUSED_MAX 256
+#define TICK_NS	    100000000
 
 struct evictor {
 	struct mv_pager *pager;
 	void *scratch; /* the store's */
 	void *buffer;
-	unsigned int refused; /* pages that the store had no room for, in this shrink() */
+	uint64_t next; /* where to look for the next granule; see pager_next_to_evict() */
+	/* In this shrink(): steps since anybody evicted anything, and what tells that. */
+	uint64_t idle_steps, evictions;
+	unsigned int turns;   /* of patience with the others */
+	unsigned int refused; /* pages that the store had no room for */
 };
 
-/* --- how many -------------------------------------------------------------------------- */
-
-static uint64_t slack(uint64_t limit)
+/* For the other evictors: one more, or one less, has found something to do. */
+static void working(struct mv_pager *pager, int add)
 {
-	uint64_t pages = limit / SLACK_SHARE;
-
-	return pages < SLACK_MIN ? SLACK_MIN : pages > SLACK_MAX ? SLACK_MAX : pages;
-}
-
-/* Eviction starts above limit - slack/2 and stops at limit - slack. */
-static bool above_start(struct mv_pager *pager)
-{
-	uint64_t limit = pager_read(&pager->limit_pages);
-
-	return limit != UINT64_MAX && pager_resident(pager) > limit - slack(limit) / 2;
-}
-
-static bool above_stop(struct mv_pager *pager)
-{
-	uint64_t limit = pager_read(&pager->limit_pages);
-
-	return limit != UINT64_MAX && pager_resident(pager) > limit - slack(limit);
-}
-
-/* How many pages the unmap hand keeps ahead; evictors share granules only where it is enough. */
-static uint64_t unmapped_target(struct mv_pager *pager)
-{
-	uint64_t limit = pager_read(&pager->limit_pages);
-	uint64_t target = slack(limit) * 2 + limit / UNMAPPED_SHARE;
-	uint64_t shared = 2 * MV_GRANULE_PAGES * __atomic_load_n(&pager->evictors, __ATOMIC_RELAXED);
-
-	if (target < shared)
-		target = shared;
-	return target < limit / 2 ? target : limit / 2;
-}
-
-static bool may_evict(struct mv_pager *pager)
-{
-	return !__atomic_load_n(&pager->holds, __ATOMIC_SEQ_CST) &&
-	       !__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE);
-}
-
-/* --- claims ---------------------------------------------------------------------------- */
-
-bool pr_claim(struct pager_region *pr, uint64_t granule)
-{
-	return !__atomic_exchange_n(&pr->claims[granule], 1, __ATOMIC_SEQ_CST);
-}
-
-void pr_claim_wait(struct pager_region *pr, uint64_t first, uint64_t last)
-{
-	const struct mv_platform *platform = &pr->region->memory->platform;
-
-	for (uint64_t granule = first; granule <= last; granule++)
-		for (unsigned int turns = 0; !pr_claim(pr, granule);)
-			platform->ops->relax(platform->ctx, turns++);
-}
-
-void pr_unclaim(struct pager_region *pr, uint64_t first, uint64_t last)
-{
-	for (uint64_t granule = first; granule <= last; granule++)
-		__atomic_store_n(&pr->claims[granule], 0, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&pager->working, (unsigned int)add, __ATOMIC_RELAXED);
 }
 
 /* --- unmapping ------------------------------------------------------------------------- */
@@ -162,6 +103,7 @@ static unsigned int unmap_granule(struct pager_region *pr, uint64_t granule, boo
 	collect_mapped(pr, granule, spare_active, &wanted);
 	if (mv_batch_empty(&wanted))
 		return 0;
+	working(pr->pager, 1);
 	batch = wanted;
 	mv_batch_revoke(&batch);
 	mv_batch_for_each_page(&wanted, bit) {
@@ -174,6 +116,7 @@ static unsigned int unmap_granule(struct pager_region *pr, uint64_t granule, boo
 	}
 	pager_count(&pr->pager->count.unmaps, unmapped);
 	pager_count(&pr->pager->count.refusals, refused);
+	working(pr->pager, -1);
 	return unmapped;
 }
 
@@ -287,12 +230,14 @@ static unsigned int evict_batch(struct evictor *evictor, struct pager_region *pr
 	struct mv_batch lost;
 	unsigned int evicted;
 
+	working(evictor->pager, 1);
 	copy_batch(evictor, pr, batch);
 	seal_batch(pr, batch, &lost);
 	evicted = drop_sealed(pr, batch);
 	mv_batch_for_each_page(&lost, bit)
 		sweep_lost(pr, lost.first_page + bit);
 	pager_count(&evictor->pager->count.evictions, evicted);
+	working(evictor->pager, -1);
 	return evicted;
 }
 
@@ -302,7 +247,7 @@ static unsigned int evict_granule(struct evictor *evictor, struct pager_region *
 {
 	unsigned int count = granule_pages(pr, granule), from = 0, evicted = 0;
 
-	while (from < count && above_stop(evictor->pager) && may_evict(evictor->pager)) {
+	while (from < count && pager_above_stop(evictor->pager) && pager_may_evict(evictor->pager)) {
 		struct mv_batch batch;
 
 		start_batch(&batch, pr, granule);
@@ -314,92 +259,7 @@ static unsigned int evict_granule(struct evictor *evictor, struct pager_region *
 	return evicted;
 }
 
-/* --- the hands -------------------------------------------------------------------------- */
-
-static uint64_t all_granules(struct mv_pager *pager)
-{
-	uint64_t granules = 0;
-
-	for (unsigned int i = 0; i < PAGER_REGIONS; i++) {
-		struct pager_region *pr = __atomic_load_n(&pager->regions[i], __ATOMIC_ACQUIRE);
-
-		if (pr && __atomic_load_n(&pr->armed, __ATOMIC_ACQUIRE))
-			granules += pr->granules;
-	}
-	return granules;
-}
-
-/* Claim a granule for evicting, unless the region is being left or nothing may be evicted. */
-static bool claim_for_eviction(struct pager_region *pr, uint64_t granule)
-{
-	if (!pr_claim(pr, granule))
-		return false;
-	if (__atomic_load_n(&pr->armed, __ATOMIC_SEQ_CST) && may_evict(pr->pager))
-		return true;
-	pr_unclaim(pr, granule, granule);
-	return false;
-}
-
-/* The granule at a hand's position, claimed; NULL where that cannot be. */
-static struct pager_region *claim_at(struct mv_pager *pager, uint64_t position, uint64_t *granule)
-{
-	uint64_t total = all_granules(pager), at = total ? position % total : 0;
-
-	for (unsigned int i = 0; i < PAGER_REGIONS; i++) {
-		struct pager_region *pr = __atomic_load_n(&pager->regions[i], __ATOMIC_ACQUIRE);
-
-		if (!pr || !__atomic_load_n(&pr->armed, __ATOMIC_ACQUIRE))
-			continue;
-		if (at < pr->granules) {
-			*granule = at;
-			return claim_for_eviction(pr, at) ? pr : NULL;
-		}
-		at -= pr->granules;
-	}
-	return NULL;
-}
-
-/* Both hands within a lap of each other, the evict hand behind. */
-static bool unmap_hand_leads(struct mv_pager *pager, uint64_t total)
-{
-	int64_t ahead = (int64_t)(pager_read(&pager->unmap_hand) - pager_read(&pager->evict_hand));
-
-	if (ahead <= 0) /* several evictors may have moved the other hand past it */
-		return true;
-	return (uint64_t)ahead < total &&
-	       pager_read(&pager->unmapped) < unmapped_target(pager);
-}
-
-/* Move the unmap hand on, and claim the granule where it was. */
-static struct pager_region *next_to_unmap(struct mv_pager *pager, uint64_t *granule)
-{
-	return claim_at(pager, __atomic_fetch_add(&pager->unmap_hand, 1, __ATOMIC_RELAXED),
-			granule);
-}
-
-/*
- * The granule of the evict hand, or, where another evictor is at it, one soon after. The
- * hand moves on only when the granule is done: what is left behind would not be seen for
- * a whole round.
- */
-static struct pager_region *next_to_evict(struct mv_pager *pager, uint64_t *granule,
-					  uint64_t *position)
-{
-	uint64_t hand = pager_read(&pager->evict_hand);
-	struct pager_region *pr = NULL;
-
-	for (uint64_t i = 0; !pr && i < EVICTORS_MAX; i++) {
-		*position = hand + i;
-		pr = claim_at(pager, *position, granule);
-	}
-	return pr;
-}
-
-static void evict_hand_done(struct mv_pager *pager, uint64_t position)
-{
-	__atomic_compare_exchange_n(&pager->evict_hand, &position, position + 1, false,
-				    __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-}
+/* --- steps ------------------------------------------------------------------------------ */
 
 /* Return: whether there was something to unmap, or the hand went on at least. */
 static bool unmap_step(struct mv_pager *pager)
@@ -409,11 +269,11 @@ static bool unmap_step(struct mv_pager *pager)
 	uint64_t granule;
 
 	mv_memory_read_enter(memory);
-	if (!unmap_hand_leads(pager, all_granules(pager))) {
+	if (!pager_unmap_hand_leads(pager, pager_all_granules(pager))) {
 		mv_memory_read_leave(memory);
 		return false;
 	}
-	pr = next_to_unmap(pager, &granule);
+	pr = pager_next_to_unmap(pager, &granule);
 	mv_memory_read_leave(memory);
 	if (pr) {
 		unmap_granule(pr, granule, true);
@@ -434,18 +294,18 @@ static unsigned int evict_step(struct evictor *evictor, bool force)
 	bool done;
 
 	mv_memory_read_enter(pager->memory);
-	struct pager_region *pr = next_to_evict(pager, &granule, &position);
+	struct pager_region *pr = pager_next_to_evict(pager, &evictor->next, &granule, &position);
 
 	mv_memory_read_leave(pager->memory);
-	if (!pr) {
-		evict_hand_done(pager, position + 1 - EVICTORS_MAX);
+	if (!pr)
 		return 0;
-	}
 	if (force)
 		unmap_granule(pr, granule, false);
 	evicted = evict_granule(evictor, pr, granule, &done);
 	if (done)
-		evict_hand_done(pager, position);
+		pager_evict_hand_done(pager, position);
+	else
+		evictor->next = position;
 	pr_unclaim(pr, granule, granule);
 	return evicted;
 }
@@ -484,7 +344,7 @@ static void drain_parked(struct evictor *evictor, bool any)
 static void clean_store(struct mv_pager *pager)
 {
 	if (pager->store->ops->maintain)
-		while (pager->store->ops->maintain(pager->store) == 1 && may_evict(pager))
+		while (pager->store->ops->maintain(pager->store) == 1 && pager_may_evict(pager))
 			;
 }
 
@@ -499,6 +359,28 @@ static void set_stuck(struct mv_pager *pager, bool stuck)
 }
 
 /*
+ * Count the steps in which nobody evicted anything. While others are at what there is, one
+ * that finds nothing waits for them: neither would it help to take what is in use, nor are
+ * they stuck.
+ */
+static uint64_t count_idle(struct evictor *evictor, uint64_t round)
+{
+	struct mv_pager *pager = evictor->pager;
+	const struct mv_platform *platform = &pager->memory->platform;
+	uint64_t evictions = pager_read(&pager->count.evictions);
+
+	if (evictions != evictor->evictions)
+		evictor->idle_steps = evictor->turns = 0;
+	else if (evictor->idle_steps < round ||
+		 !__atomic_load_n(&pager->working, __ATOMIC_RELAXED))
+		evictor->idle_steps++;
+	else
+		platform->ops->relax(platform->ctx, evictor->turns++);
+	evictor->evictions = evictions;
+	return evictor->idle_steps;
+}
+
+/*
  * Evict down to the stop mark. A whole round without success means that everything is in
  * use: then take what comes. A round of that in vain too, and faults may pass the limit.
  * So they may once the store has refused many pages: the odd one that it still takes is not
@@ -507,17 +389,15 @@ static void set_stuck(struct mv_pager *pager, bool stuck)
 static void shrink(struct evictor *evictor)
 {
 	struct mv_pager *pager = evictor->pager;
-	uint64_t idle_steps = 0;
 
 	evictor->refused = 0;
-	while (above_stop(pager) && may_evict(pager)) {
-		uint64_t round = 2 * all_granules(pager) + 2;
-		unsigned int evicted = step(evictor, idle_steps >= round);
+	evictor->idle_steps = 0;
+	while (pager_above_stop(pager) && pager_may_evict(pager)) {
+		uint64_t round = 2 * pager_all_granules(pager) + 2;
 
-		idle_steps = evicted ? 0 : idle_steps + 1;
-		if (evicted)
+		if (step(evictor, evictor->idle_steps >= round))
 			set_stuck(pager, false);
-		if (idle_steps > 2 * round || evictor->refused > REFUSED_MAX) {
+		if (count_idle(evictor, round) > 2 * round || evictor->refused > REFUSED_MAX) {
 			set_stuck(pager, true);
 			break;
 		}
@@ -528,7 +408,7 @@ static void shrink(struct evictor *evictor)
 
 static bool work_to_do(struct mv_pager *pager)
 {
-	return above_start(pager) && may_evict(pager) && !is_stuck(pager);
+	return pager_above_start(pager) && pager_may_evict(pager) && !is_stuck(pager);
 }
 
 static void sleep_until_kicked(struct mv_pager *pager)
@@ -564,7 +444,7 @@ static int open_evictor(struct evictor *evictor, struct mv_pager *pager)
 {
 	size_t scratch = pager->store->ops->scratch_bytes;
 
-	evictor->pager = pager;
+	*evictor = (struct evictor){ .pager = pager };
 	evictor->scratch = malloc(scratch ? scratch : 1);
 	if (!evictor->scratch)
 		return -ENOMEM;
@@ -586,7 +466,7 @@ int mv_pager_evict(struct mv_pager *pager)
 	while (!__atomic_load_n(&pager->stopping, __ATOMIC_ACQUIRE)) {
 		if (work_to_do(pager))
 			shrink(&evictor);
-		drain_parked(&evictor, !may_evict(pager) || is_stuck(pager));
+		drain_parked(&evictor, !pager_may_evict(pager) || is_stuck(pager));
 		clean_store(pager);
 		if (!work_to_do(pager))
 			sleep_until_kicked(pager);

@@ -5,7 +5,8 @@
  *   pager.c          create, attach, limits, holds, statistics
  *   pager_view.c     the VMM's mapping as a view of the memory
  *   pager_fault.c    the handler thread: one page brought back at a time
- *   pager_evict.c    the evictor threads: which pages go, and how
+ *   pager_evict.c    the evictor threads: how pages go
+ *   pager_hands.c    how many go, and from which granules
  *   pager_discard.c  content given up
  *   backing_*.c      what differs between kinds of memory
  *
@@ -101,6 +102,7 @@ struct mv_pager {
 	bool stuck;	  /* nothing could be evicted in two rounds: let faults pass the limit */
 	bool unlocked;	  /* not all that the fault path touches could be locked in memory */
 	unsigned int handlers, evictors;
+	unsigned int working; /* evictors that unmap or copy pages just now */
 	uint32_t work;	  /* futex: raised when there is something for evictors to do */
 	unsigned int idle; /* evictors that sleep on @work */
 	uint64_t unmapped; /* pages resident but unmapped */
@@ -149,6 +151,26 @@ void pr_end(struct pager_region *pr, uint64_t page, enum mv_page_state state, ui
 bool pr_claim(struct pager_region *pr, uint64_t granule);
 void pr_claim_wait(struct pager_region *pr, uint64_t first, uint64_t last);
 void pr_unclaim(struct pager_region *pr, uint64_t first, uint64_t last);
+
+/* Eviction begins above the one mark and ends at the other, a little lower. */
+bool pager_above_start(struct mv_pager *pager);
+bool pager_above_stop(struct mv_pager *pager);
+/* Whether nobody holds eviction off. */
+bool pager_may_evict(struct mv_pager *pager);
+
+/*
+ * The hands, which go round all granules: positions count for ever, modulo all granules.
+ * Inside a read section. The granule is returned claimed; NULL where that cannot be.
+ */
+uint64_t pager_all_granules(struct mv_pager *pager);
+/* Whether the unmap hand has yet to go on, to be far enough ahead of the evict hand. */
+bool pager_unmap_hand_leads(struct mv_pager *pager, uint64_t total);
+struct pager_region *pager_next_to_unmap(struct mv_pager *pager, uint64_t *granule);
+/* @next: the evictor's own: where to go on, 0 at first. */
+struct pager_region *pager_next_to_evict(struct mv_pager *pager, uint64_t *next,
+					 uint64_t *granule, uint64_t *position);
+/* Nothing unmapped is left there: what would be left behind is not seen for a whole round. */
+void pager_evict_hand_done(struct mv_pager *pager, uint64_t position);
 
 /*
  * Bring the page that faulted back, from wherever it is. @buffer: a page of the caller's.

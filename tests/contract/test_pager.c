@@ -269,6 +269,41 @@ static void test_all_pinned_passes_the_limit(void **state)
 	rig_close(&rig);
 }
 
+static void *touch_last(void *ctx)
+{
+	*(volatile unsigned char *)rig_page(&rig, rig.pages - 1) = 1;
+	return NULL;
+}
+
+/* Runs in one evictor, which so keeps all there is to evict from the other. */
+static void let_the_other_look(void *ctx)
+{
+	usleep(20000);
+	assert_int_equal(pthread_create(ctx, NULL, touch_last, NULL), 0);
+	usleep(100000);
+}
+
+/* An evictor that finds nothing, because another is at it, is not stuck: faults still wait. */
+static void test_idle_evictor_lets_nothing_pass(void **state)
+{
+	pthread_t toucher;
+
+	rig_open(&rig, kind_of(state), 512, MV_PAGER_UNLIMITED);
+	rig_start(&rig, 2);
+	assert_int_equal(mv_pager_attach(rig.pager, RIG_GPA), 0);
+	for (uint64_t i = 0; i < rig.pages - 1; i++)
+		rig_fill_page(rig_page(&rig, i), i, 0);
+	rig.store.during_put = let_the_other_look;
+	rig.store.ctx = &toucher;
+	rig.store.pause_key = 70;
+	assert_int_equal(mv_pager_set_limit(rig.pager, MIB), 0);
+	rig_wait(__atomic_load_n(&rig.store.paused, __ATOMIC_ACQUIRE));
+	rig_wait(rig_resident(&rig) <= MIB);
+	assert_int_equal(pthread_join(toucher, NULL), 0);
+	assert_int_equal(rig_stats(&rig).over_limit, 0);
+	rig_close(&rig);
+}
+
 /* --- interleavings: something happens while the evictor is in the middle of a copy --------- */
 
 static void during(void (*what)(void *ctx), uint64_t page)
@@ -660,6 +695,7 @@ int main(void)
 		BOTH(test_hold_stops_evicting),
 		BOTH(test_pinned_pages_stay),
 		BOTH(test_all_pinned_passes_the_limit),
+		BOTH(test_idle_evictor_lets_nothing_pass),
 		BOTH(test_fault_takes_an_eviction_over),
 		BOTH(test_pin_ends_an_eviction),
 		BOTH(test_discards_read_as_zeros),
