@@ -21,6 +21,7 @@ struct command {
 static const struct command commands[] = {
 	{ "run", "start a VMM and manage its guest's memory", command_run },
 	{ "govern", "keep the running VMs within a budget of host memory", command_govern },
+	{ "walk", "translate a running guest's addresses, step by step", command_walk },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -46,6 +47,7 @@ static void print_help(void)
 	       "Examples:\n"
 	       "  memvirt run --name web --limit 384M -- qemu-system-x86_64 -m 512 disk.img\n"
 	       "  memvirt govern --budget 4G\n"
+	       "  memvirt walk web ffffffff81000000\n"
 	       "  memvirt run --help\n"
 	       "\n"
 	       "See also: memstat(1), which shows what the VMs use.\n");

@@ -141,6 +141,19 @@ int rpc_open(enum rpc_kind kind, const char *path, struct rpc **rpc, char *why)
 	return err;
 }
 
+int rpc_peer(const struct rpc *rpc, pid_t *pid)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(wire_fd(rpc->wire), SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return -errno;
+	if (peer.pid <= 0)
+		return -ESRCH;
+	*pid = peer.pid;
+	return 0;
+}
+
 void rpc_close(struct rpc *rpc)
 {
 	if (!rpc)

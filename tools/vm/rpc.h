@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <sys/types.h>
+
 #include <json-c/json.h>
 
 /**
@@ -44,6 +46,15 @@ struct rpc;
  * -ECONNREFUSED: nobody is there; -ENAMETOOLONG; -ENOMEM; -errno of socket() and connect().
  */
 int rpc_open(enum rpc_kind kind, const char *path, struct rpc **rpc, char *why);
+
+/**
+ * rpc_peer() - who listens there
+ * @rpc: the connection
+ * @pid: set on success to the process that made the socket
+ *
+ * Return: 0; -ESRCH where it is none that we can see; -errno of getsockopt().
+ */
+int rpc_peer(const struct rpc *rpc, pid_t *pid);
 
 /** rpc_close() - hang up, whatever is under way; takes NULL */
 void rpc_close(struct rpc *rpc);
