@@ -22,10 +22,14 @@ MV_INLINE void mv_fill_split(const struct mv_format *f, const struct mv_engine *
 		mv_entry_fill(f, table, i, entry);
 }
 
-/*
- * Split the leaf at a place. Return: 0, also where it is another by now; MV_STEP_PAGES + 1;
- * -EINVAL for a page of PSE-36 above 4 GiB, which only a large leaf can map.
- */
+/* A page of PSE-36 above 4 GiB is one that only a large leaf can map. */
+MV_INLINE bool mv_splittable(const struct mv_format *f, unsigned int level, uint64_t leaf)
+{
+	return !f->pse36 || !(mv_entry_page(f, level, leaf) >> 32);
+}
+
+/* Split the leaf at a place. Return: 0, also where it is another by now; MV_STEP_PAGES + 1;
+ * -EINVAL. */
 MV_INLINE int mv_split_leaf(const struct mv_format *f, struct mv_engine *e,
 			    struct mv_page_cache *cache, struct mv_place *place)
 {
@@ -33,7 +37,7 @@ MV_INLINE int mv_split_leaf(const struct mv_format *f, struct mv_engine *e,
 	uint64_t leaf = place->entry;
 	void *table;
 
-	if (f->pse36 && mv_entry_page(f, place->level, leaf) >> 32)
+	if (!mv_splittable(f, place->level, leaf))
 		return -EINVAL;
 	if (!cache->count)
 		return MV_STEP_PAGES + 1;
@@ -51,31 +55,37 @@ MV_INLINE int mv_split_leaf(const struct mv_format *f, struct mv_engine *e,
 
 /* --- the ends of a range ---------------------------------------------------------------------- */
 
-/* How many levels of the leaf that maps an address reach beyond a range: a bitmap. */
+/*
+ * The levels at which the leaf that maps an address reaches beyond a range: a bitmap. Bit 0:
+ * it cannot be split.
+ */
 MV_INLINE unsigned int mv_levels_beyond(const struct mv_format *f, const struct mv_engine *e,
 					uint64_t address, uint64_t first, uint64_t last)
 {
 	unsigned int levels = 0, level = 0;
 	uint64_t leaf = mv_lookup(f, &e->rules, e->root, e->platform.direct_map, address, &level);
+	bool splittable = leaf && mv_splittable(f, level, leaf);
 
 	if (!leaf)
 		return 0;
 	for (; level > 1 && !mv_span_inside(f, level, address, first, last); level--)
 		levels |= 1u << level;
-	return levels;
+	return levels && !splittable ? levels | 1 : levels;
 }
 
-/* Tables that splitting at both ends of a range takes. */
-MV_INLINE size_t mv_count_splits(const struct mv_format *f, const struct mv_engine *e,
-				 uint64_t first, uint64_t last)
+/* Tables that splitting at both ends of a range takes, or -EINVAL. */
+MV_INLINE int mv_count_splits(const struct mv_format *f, const struct mv_engine *e, uint64_t first,
+			      uint64_t last)
 {
 	unsigned int at_first, at_last;
-	size_t tables = 0;
+	int tables = 0;
 
 	mv_engine_enter(e);
 	at_first = mv_levels_beyond(f, e, first, first, last);
 	at_last = mv_levels_beyond(f, e, last, first, last);
 	mv_engine_leave(e);
+	if ((at_first | at_last) & 1)
+		return -EINVAL;
 	for (unsigned int level = 2; level <= 3; level++) {
 		bool same = first >> f->shift[level] == last >> f->shift[level];
 
@@ -113,7 +123,8 @@ MV_INLINE int mv_split_ends(const struct mv_format *f, struct mv_engine *e, uint
 {
 	struct mv_page_cache cache = { NULL, 0 };
 	unsigned int turns = 0;
-	int error = mv_page_cache_fill(e, &cache, mv_count_splits(f, e, first, last));
+	int tables = mv_count_splits(f, e, first, last);
+	int error = tables < 0 ? tables : mv_page_cache_fill(e, &cache, (size_t)tables);
 	int step = error ? error : MV_STEP_AGAIN;
 
 	while (step > 0) {
