@@ -134,8 +134,7 @@ static size_t space_bytes(const struct mv_asids *asids)
 int mv_asid_space_create(struct mv_asids *asids, struct mv_asid_space **space)
 {
 	const struct mv_platform *platform = &asids->platform;
-	struct mv_asid_space *made =
-		platform->ops->alloc(platform->ctx, space_bytes(asids), -1);
+	struct mv_asid_space *made = platform->ops->alloc(platform->ctx, space_bytes(asids), -1);
 
 	if (!made)
 		return -ENOMEM;

@@ -129,8 +129,7 @@ static void flush(void)
 
 	model.version[space]++;
 	for (unsigned int cpu = 0; cpu < CPUS; cpu++)
-		inside += model.cpus[cpu].running >= 0 &&
-			  model.cpus[cpu].running % SPACES == space;
+		inside += model.cpus[cpu].running >= 0 && model.cpus[cpu].running % SPACES == space;
 	/* Exactly those that are in it: nobody else is disturbed, nobody forgotten. */
 	assert_int_equal(mv_asid_flush(model.spaces[space]), inside);
 }
@@ -166,8 +165,12 @@ static void step(void)
 
 static void open_model(enum mv_asid_kind kind, uint64_t seed)
 {
-	struct mv_asids_config config = { .size = sizeof(config), .kind = kind, .cpus = CPUS,
-					  .first_tag = 1, .last_tag = TAGS, .kick = kick };
+	struct mv_asids_config config = { .size = sizeof(config),
+					  .kind = kind,
+					  .cpus = CPUS,
+					  .first_tag = 1,
+					  .last_tag = TAGS,
+					  .kick = kick };
 
 	memset(&model, 0, sizeof(model));
 	model.kind = kind;
@@ -199,12 +202,13 @@ static void no_vcpu_finds_what_is_not_its_own(void **state)
 		for (uint64_t i = test_rounds(STEPS); i; i--)
 			step();
 		close_model();
-		print_message("# kind %u: flushes none %llu tag %llu space %llu all %llu, kicked %llu\n",
-			      kind, (unsigned long long)model.flushes[MV_ASID_FLUSH_NONE],
-			      (unsigned long long)model.flushes[MV_ASID_FLUSH_TAG],
-			      (unsigned long long)model.flushes[MV_ASID_FLUSH_SPACE],
-			      (unsigned long long)model.flushes[MV_ASID_FLUSH_ALL],
-			      (unsigned long long)model.kicked);
+		print_message(
+			"# kind %u: flushes none %llu tag %llu space %llu all %llu, kicked %llu\n",
+			kind, (unsigned long long)model.flushes[MV_ASID_FLUSH_NONE],
+			(unsigned long long)model.flushes[MV_ASID_FLUSH_TAG],
+			(unsigned long long)model.flushes[MV_ASID_FLUSH_SPACE],
+			(unsigned long long)model.flushes[MV_ASID_FLUSH_ALL],
+			(unsigned long long)model.kicked);
 		assert_true(model.flushes[MV_ASID_FLUSH_NONE] && model.kicked);
 		assert_true(model.flushes[MV_ASID_FLUSH_ALL]);
 	}

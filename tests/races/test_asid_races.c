@@ -142,7 +142,7 @@ static void raise_floor(int space, uint64_t value)
 	uint64_t now = __atomic_load_n(&rig.floor[space], __ATOMIC_SEQ_CST);
 
 	while (now < value && !__atomic_compare_exchange_n(&rig.floor[space], &now, value, false,
-							    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+							   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		;
 }
 
@@ -165,8 +165,12 @@ static void *flusher_main(void *arg)
 
 static void open_rig(enum mv_asid_kind kind)
 {
-	struct mv_asids_config config = { .size = sizeof(config), .kind = kind, .cpus = CPUS,
-					  .first_tag = 1, .last_tag = TAGS, .kick = kick };
+	struct mv_asids_config config = { .size = sizeof(config),
+					  .kind = kind,
+					  .cpus = CPUS,
+					  .first_tag = 1,
+					  .last_tag = TAGS,
+					  .kick = kick };
 
 	memset(&rig, 0, sizeof(rig));
 	rig.kind = kind;

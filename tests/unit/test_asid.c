@@ -33,9 +33,14 @@ static void kick(void *ctx, const uint64_t *cpus, unsigned int words)
 
 static void open_rig(enum mv_asid_kind kind, uint32_t last_tag)
 {
-	struct mv_asids_config config = { .size = sizeof(config), .platform = &rig.fake.platform,
-					  .kind = kind, .cpus = CPUS, .first_tag = 1,
-					  .last_tag = last_tag, .kick = kick, .ctx = &rig };
+	struct mv_asids_config config = { .size = sizeof(config),
+					  .platform = &rig.fake.platform,
+					  .kind = kind,
+					  .cpus = CPUS,
+					  .first_tag = 1,
+					  .last_tag = last_tag,
+					  .kick = kick,
+					  .ctx = &rig };
 
 	memset(&rig, 0, sizeof(rig));
 	fake_platform_init(&rig.fake);
@@ -159,8 +164,9 @@ static void a_renewed_context_takes_another_tag(void **state)
 
 static void configs_that_make_no_sense_are_refused(void **state)
 {
-	const struct mv_asids_config good = { .size = sizeof(good), .cpus = 1, .first_tag = 1,
-					      .last_tag = 1, .kick = kick };
+	const struct mv_asids_config good = {
+		.size = sizeof(good), .cpus = 1, .first_tag = 1, .last_tag = 1, .kick = kick
+	};
 	struct mv_asids_config bad;
 	struct mv_asids *asids = NULL;
 
@@ -181,8 +187,12 @@ static void configs_that_make_no_sense_are_refused(void **state)
 
 static void without_memory_nothing_is_made(void **state)
 {
-	struct mv_asids_config config = { .size = sizeof(config), .platform = &rig.fake.platform,
-					  .cpus = CPUS, .first_tag = 1, .last_tag = 1, .kick = kick };
+	struct mv_asids_config config = { .size = sizeof(config),
+					  .platform = &rig.fake.platform,
+					  .cpus = CPUS,
+					  .first_tag = 1,
+					  .last_tag = 1,
+					  .kick = kick };
 	struct mv_asid_space *space;
 
 	fake_platform_init(&rig.fake);
