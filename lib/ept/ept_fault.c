@@ -16,6 +16,7 @@
  * struct attempt - one way through a fault
  * @ept, @view, @gpa, @access: what was asked; @access 0: a prefault
  * @slot:    of @gpa; good in the read section in which @changes is as it was
+ * @how:     it is tracked
  * @changes: sampled before anything was looked at
  * @samples: by level: the sum of the sequences of the granules that such a page touches
  * @top:     the largest page that could be, in levels
@@ -30,6 +31,7 @@ struct attempt {
 	uint64_t gpa;
 	unsigned int access;
 	struct ept_slot *slot;
+	enum mv_ept_track how;
 	uint64_t changes;
 	uint64_t samples[MV_LEVEL_MAX + 1];
 	unsigned int top;
@@ -99,9 +101,7 @@ static bool grant_holds(void *ctx)
 
 static bool may_be_large(const struct attempt *a)
 {
-	enum mv_ept_track how = ept_slot_how(a->slot);
-
-	if (how == MV_EPT_TRACK_WRITE_PROTECT || how == MV_EPT_TRACK_PML)
+	if (a->how == MV_EPT_TRACK_WRITE_PROTECT || a->how == MV_EPT_TRACK_PML)
 		return false;
 	if (!(a->ept->policy & MV_EPT_NX_HUGE))
 		return true;
@@ -155,14 +155,14 @@ static uint32_t type_attr(const struct mv_ept *ept, uint64_t gpa)
 	       (record & EPT_RECORD_IGNORE_PAT ? MV_ATTR_IGNORE_PAT : 0);
 }
 
-static uint32_t leaf_attr(const struct attempt *a, enum mv_ept_track how)
+static uint32_t leaf_attr(const struct attempt *a)
 {
 	uint32_t attr = a->rights | type_attr(a->ept, a->gpa);
 
 	if (!a->backing.writable)
 		attr &= ~MV_ATTR_WRITE;
 	/* Whoever writes takes a fault of their own, and is recorded. */
-	if (how == MV_EPT_TRACK_WRITE_PROTECT && !(a->access & MV_ACCESS_WRITE))
+	if (a->how == MV_EPT_TRACK_WRITE_PROTECT && !(a->access & MV_ACCESS_WRITE))
 		attr &= ~MV_ATTR_WRITE;
 	if (a->level > 1 && (a->ept->policy & MV_EPT_NX_HUGE))
 		attr &= ~(MV_ATTR_EXEC | MV_ATTR_EXEC_USER);
@@ -278,6 +278,7 @@ static int look(struct attempt *a, unsigned int index, struct mv_ept_outcome *ou
 		outcome->kind = MV_EPT_MMIO;
 		return 0;
 	}
+	a->how = ept_slot_how(a->slot);
 	step = look_at_rights(a, outcome, &highest);
 	if (step != ATTEMPT_GRANT)
 		return step;
@@ -341,14 +342,14 @@ static void record_write(struct attempt *a)
 	ept_leave(ept);
 }
 
-static int grant_level(struct attempt *a, enum mv_ept_track how, struct mv_ept_outcome *outcome)
+static int grant_level(struct attempt *a, struct mv_ept_outcome *outcome)
 {
 	uint64_t mask = level_mask(a, a->level);
 	struct mv_grant grant = {
 		.address = a->gpa & ~mask,
 		.phys = a->backing.hpa & ~mask,
 		.level = a->level,
-		.attr = leaf_attr(a, how),
+		.attr = leaf_attr(a),
 		/*
 		 * Of one entry the granules are always the same, so this grows with each
 		 * revoke and each change that could make a reservation in it wrong.
@@ -379,35 +380,32 @@ static int grant_level(struct attempt *a, enum mv_ept_track how, struct mv_ept_o
 	return 0;
 }
 
-static int grant_found_backing(struct attempt *a, enum mv_ept_track how,
-			       struct mv_ept_outcome *outcome)
+static int grant_found_backing(struct attempt *a, struct mv_ept_outcome *outcome)
 {
 	int step;
 
 	a->level = backed_level(a, a->top);
 	/* Where others have put a table there the page is smaller. */
-	while ((step = grant_level(a, how, outcome)) == -ENOTEMPTY)
+	while ((step = grant_level(a, outcome)) == -ENOTEMPTY)
 		a->level = backed_level(a, a->level - 1);
-	if (!step && (outcome->mapping.attr & MV_ATTR_WRITE) && how == MV_EPT_TRACK_WRITE_PROTECT)
+	if (!step && (outcome->mapping.attr & MV_ATTR_WRITE) &&
+	    a->how == MV_EPT_TRACK_WRITE_PROTECT)
 		record_write(a);
 	return step;
 }
 
 static int attempt(struct attempt *a, unsigned int index, struct mv_ept_outcome *outcome)
 {
-	enum mv_ept_track how = MV_EPT_TRACK_NONE;
 	int step;
 
 	ept_enter(a->ept);
 	step = look(a, index, outcome);
-	if (step > 0)
-		how = ept_slot_how(a->slot);
 	ept_leave(a->ept);
 	if (step == ATTEMPT_REPLACE) {
 		step = replace_found(a);
 		return step ? step : ATTEMPT_AGAIN;
 	}
-	return step == ATTEMPT_GRANT ? grant_found_backing(a, how, outcome) : step;
+	return step == ATTEMPT_GRANT ? grant_found_backing(a, outcome) : step;
 }
 
 static struct ept_stripe *stripe_of(struct mv_ept *ept, uint64_t gpa)
