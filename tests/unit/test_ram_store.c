@@ -114,6 +114,21 @@ static void word_is_kept_in_the_index_where_it_fits(void **state)
 	mv_store_destroy(store);
 }
 
+/* Each byte of such a page looks random; only that it comes again tells that it is not. */
+static void random_content_twice_is_kept_once(void **state)
+{
+	struct mv_store *store = ram_open(1000, UINT64_MAX);
+	unsigned char page[MV_PAGE_SIZE];
+
+	for (uint64_t key = 0; key < 1000; key++) {
+		page_make(page, PAGE_NOISE, key);
+		memcpy(page + MV_PAGE_SIZE / 2, page, MV_PAGE_SIZE / 2);
+		assert_int_equal(store->ops->put(store, key, page, scratch), 0);
+	}
+	assert_true(ram_stats(store).compressed_bytes < 1000 * (MV_PAGE_SIZE / 2 + 64));
+	mv_store_destroy(store);
+}
+
 static void zero_pages_take_nothing_but_the_index(void **state)
 {
 	uint64_t keys = 100000;
@@ -454,6 +469,7 @@ int main(void)
 		cmocka_unit_test(same_filled_is_found_and_made_again),
 		cmocka_unit_test(one_odd_bit_anywhere_is_not_same_filled),
 		cmocka_unit_test(word_is_kept_in_the_index_where_it_fits),
+		cmocka_unit_test(random_content_twice_is_kept_once),
 		cmocka_unit_test(zero_pages_take_nothing_but_the_index),
 		cmocka_unit_test(bad_configurations_are_refused),
 		cmocka_unit_test(keys_without_address_space_are_refused),
