@@ -230,6 +230,7 @@ MV_INLINE void mv_trim_ends(const struct mv_format *f, struct mv_engine *e, uint
 		mv_trim_path(f, e, last);
 }
 
+/* From one lowest table to the next. */
 MV_INLINE void mv_do_trim(const struct mv_format *f, struct mv_engine *e, uint64_t first,
 			  uint64_t last)
 {
@@ -237,15 +238,14 @@ MV_INLINE void mv_do_trim(const struct mv_format *f, struct mv_engine *e, uint64
 		last = mv_format_last_address(f);
 	for (uint64_t at = first; at <= last;) {
 		struct mv_place place;
-		uint64_t began = at;
 
+		mv_trim_path(f, e, at);
 		mv_engine_enter(e);
 		mv_descend(f, e, at, &place);
-		at = (at |
-		      mv_span_mask(f, place.level < f->levels ? place.level + 1 : place.level)) +
-		     1;
+		while (mv_place_next(f, e, &at, last, &place))
+			if (mv_place_is_table(f, e, &place))
+				break;
 		mv_engine_leave(e);
-		mv_trim_path(f, e, began);
 	}
 }
 

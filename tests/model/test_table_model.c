@@ -17,7 +17,7 @@
 #define WINDOWS_MAX 4
 #define LEVELS_MAX  5
 #define FLUSHES_MAX 4096
-#define OPS_DEFAULT 1500000ULL
+#define OPS_DEFAULT 2000000ULL
 
 #define NO_AD (~(MV_ATTR_ACCESSED | MV_ATTR_DIRTY))
 
@@ -109,9 +109,8 @@ static void learn_format(struct model *m)
 	m->levels = levels[m->setting->format];
 	for (unsigned int l = 1; l <= m->levels; l++)
 		m->shift[l] = 12 + bits * (l - 1);
-	m->shift[m->levels + 1] = m->setting->format == MV_FORMAT_X86_PAE
-					  ? 32
-					  : m->shift[m->levels] + bits;
+	m->shift[m->levels + 1] =
+		m->setting->format == MV_FORMAT_X86_PAE ? 32 : m->shift[m->levels] + bits;
 	m->width = m->setting->maxphyaddr;
 	if (m->setting->format == MV_FORMAT_X86_32)
 		m->width = 32;
@@ -137,8 +136,8 @@ static uint64_t span_mask(const struct model *m, unsigned int level)
 /* What a leaf with these attributes will say. */
 static uint32_t says(const struct model *m, uint32_t attr)
 {
-	uint32_t known = MV_ATTR_WRITE | MV_ATTR_EXEC | MV_ATTR_SOFT0 | MV_ATTR_SOFT1 |
-			 MV_ATTR_TYPE_MASK;
+	uint32_t known =
+		MV_ATTR_WRITE | MV_ATTR_EXEC | MV_ATTR_SOFT0 | MV_ATTR_SOFT1 | MV_ATTR_TYPE_MASK;
 
 	if (is_ept(m)) {
 		known |= MV_ATTR_READ | MV_ATTR_IGNORE_PAT;
@@ -312,7 +311,8 @@ static int model_map(struct model *m, uint64_t first, uint64_t last, uint64_t ph
 	return 0;
 }
 
-/* --- splits ------------------------------------------------------------------------------------ */
+/* --- splits ------------------------------------------------------------------------------------
+ */
 
 static void split_leaf(struct model *m, uint64_t address)
 {
@@ -421,8 +421,7 @@ static int model_protect(struct model *m, uint64_t first, uint64_t last, uint32_
 /* Goes on until a page is lacking. */
 static int model_split(struct model *m, uint64_t first, uint64_t last, unsigned int page_lg2)
 {
-	if (first > last || last > top(m) ||
-	    (page_lg2 != m->shift[1] && page_lg2 != m->shift[2]))
+	if (first > last || last > top(m) || (page_lg2 != m->shift[1] && page_lg2 != m->shift[2]))
 		return -EINVAL;
 	for (uint64_t at = first & ~(PAGE - 1); at <= last;) {
 		struct page *page = page_at(m, at);
@@ -483,7 +482,8 @@ static uint64_t model_collapse(struct model *m, uint64_t first, uint64_t last,
 	return collapsed;
 }
 
-/* --- looking at both --------------------------------------------------------------------------- */
+/* --- looking at both ---------------------------------------------------------------------------
+ */
 
 static void compare_page(struct model *m, uint64_t address)
 {
@@ -580,9 +580,8 @@ static void compare_all(struct model *m)
 		uint64_t last = w->first + w->pages * PAGE - 1;
 		struct leaves leaves = { m, w->first };
 
-		assert_int_equal(mv_table_for_each_leaf(m->table, w->first, last, compare_leaf,
-							&leaves),
-				 0);
+		assert_int_equal(
+			mv_table_for_each_leaf(m->table, w->first, last, compare_leaf, &leaves), 0);
 		for (; leaves.at < last; leaves.at += PAGE)
 			assert_int_equal(page_at(m, leaves.at)->level, 0);
 		compare_translations(m, w);
@@ -609,7 +608,8 @@ static bool flushed(const struct model *m, uint64_t address)
 	return false;
 }
 
-/* --- a processor ------------------------------------------------------------------------------- */
+/* --- a processor -------------------------------------------------------------------------------
+ */
 
 /* The entry of a leaf, found by reading memory as a processor does. */
 static void *leaf_entry(struct model *m, uint64_t address)
@@ -654,7 +654,8 @@ static void touch(struct model *m, uint64_t address)
 		 page->attr | MV_ATTR_ACCESSED | (write ? MV_ATTR_DIRTY : 0));
 }
 
-/* --- one operation ------------------------------------------------------------------------------ */
+/* --- one operation ------------------------------------------------------------------------------
+ */
 
 static uint64_t random_page(struct model *m, const struct window *w)
 {
@@ -797,8 +798,7 @@ static void try_protect(struct model *m, uint64_t first, uint64_t last)
 	for (uint64_t at = first; !error && at < last; at += PAGE) {
 		const struct page *page = page_at(m, at);
 
-		if (page->level &&
-		    must_flush(page->attr, says(m, (page->attr & ~clear) | set)))
+		if (page->level && must_flush(page->attr, says(m, (page->attr & ~clear) | set)))
 			assert_true(flushed(m, at));
 	}
 	assert_int_equal(error, model_protect(m, first, last, clear, set));
@@ -806,7 +806,7 @@ static void try_protect(struct model *m, uint64_t first, uint64_t last)
 
 static void try_split(struct model *m, uint64_t first, uint64_t last)
 {
-	unsigned int lg2 = chance_one_in(&m->chance, 20) ? random_lg2(m)
+	unsigned int lg2 = chance_one_in(&m->chance, 20)  ? random_lg2(m)
 			   : chance_one_in(&m->chance, 2) ? m->shift[2]
 							  : 12;
 	int error = mv_table_split(m->table, first, last, lg2);
@@ -909,7 +909,8 @@ static void one_operation(struct model *m)
 	compare_range(m, first, last);
 }
 
-/* --- a setting ---------------------------------------------------------------------------------- */
+/* --- a setting ----------------------------------------------------------------------------------
+ */
 
 static void add_window(struct model *m, uint64_t middle)
 {
@@ -949,8 +950,8 @@ static void number_spans(struct model *m)
 
 		for (uint64_t n = 0; n < w->pages; n++)
 			for (unsigned int l = 1; l < m->levels; l++)
-				w->page[n].span[l] = span_of(
-					m, l, (w->first + n * PAGE) >> m->shift[l + 1]);
+				w->page[n].span[l] =
+					span_of(m, l, (w->first + n * PAGE) >> m->shift[l + 1]);
 	}
 }
 
@@ -1020,21 +1021,22 @@ static const struct setting settings[] = {
 	{ "PSE-40, limited", MV_FORMAT_X86_PSE, 0, 48, 5, SMALL, 60 },
 	{ "PAE", MV_FORMAT_X86_PAE, MV_FEATURE_NX, 52, 0, SMALL, 60 },
 	{ "PAE, no NX, narrow", MV_FORMAT_X86_PAE, 0, 36, 12, SMALL, 60 },
-	{ "4-level", MV_FORMAT_X86_4L, MV_FEATURE_NX | MV_FEATURE_PKEY | MV_FEATURE_1G, 46, 0, SMALL,
-	  100 },
+	{ "4-level", MV_FORMAT_X86_4L, MV_FEATURE_NX | MV_FEATURE_PKEY | MV_FEATURE_1G, 46, 0,
+	  SMALL, 100 },
 	{ "4-level, no NX, narrow", MV_FORMAT_X86_4L, 0, 39, 20, SMALL, 60 },
-	{ "4-level, 1G", MV_FORMAT_X86_4L, MV_FEATURE_1G | MV_FEATURE_NX, 52, 0, HUGE, 1 },
+	{ "4-level, 1G", MV_FORMAT_X86_4L, MV_FEATURE_1G | MV_FEATURE_NX, 52, 0, HUGE, 3 },
 	{ "5-level", MV_FORMAT_X86_5L, MV_FEATURE_NX | MV_FEATURE_PKEY, 52, 0, SMALL, 60 },
-	{ "5-level, 1G, limited", MV_FORMAT_X86_5L, MV_FEATURE_1G, 40, 40, HUGE, 1 },
+	{ "5-level, 1G, limited", MV_FORMAT_X86_5L, MV_FEATURE_1G, 40, 40, HUGE, 3 },
 	{ "EPT, 4K only", MV_FORMAT_EPT_4L, 0, 48, 0, SMALL, 60 },
 	{ "EPT, 1G without 2M", MV_FORMAT_EPT_4L, MV_FEATURE_1G, 40, 0, SMALL, 30 },
-	{ "EPT, 2M, A/D", MV_FORMAT_EPT_4L, MV_FEATURE_2M | MV_FEATURE_ACCESSED, 36, 25, SMALL, 60 },
+	{ "EPT, 2M, A/D", MV_FORMAT_EPT_4L, MV_FEATURE_2M | MV_FEATURE_ACCESSED, 36, 25, SMALL,
+	  60 },
 	{ "EPT, all", MV_FORMAT_EPT_4L, ALL_OF_EPT, 52, 0, SMALL, 100 },
-	{ "EPT, all, 1G", MV_FORMAT_EPT_4L, ALL_OF_EPT, 46, 0, HUGE, 1 },
+	{ "EPT, all, 1G", MV_FORMAT_EPT_4L, ALL_OF_EPT, 46, 0, HUGE, 3 },
 	{ "EPT 5-level", MV_FORMAT_EPT_5L, ALL_OF_EPT, 52, 0, SMALL, 60 },
 	{ "EPT 5-level, #VE", MV_FORMAT_EPT_5L, MV_FEATURE_2M | MV_FEATURE_VE, 45, 30, SMALL, 60 },
 	{ "NPT", MV_FORMAT_NPT_4L, MV_FEATURE_NX, 48, 0, SMALL, 60 },
-	{ "NPT, no NX, 1G", MV_FORMAT_NPT_4L, MV_FEATURE_1G, 40, 0, HUGE, 1 },
+	{ "NPT, no NX, 1G", MV_FORMAT_NPT_4L, MV_FEATURE_1G, 40, 0, HUGE, 3 },
 	{ "NPT 5-level", MV_FORMAT_NPT_5L, MV_FEATURE_NX | MV_FEATURE_1G, 52, 30, SMALL, 60 },
 };
 
