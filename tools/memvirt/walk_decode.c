@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #define BIT(n)		(1ULL << (n))
 #define BITS(high, low) ((~0ULL >> (63 - (high))) & (~0ULL << (low)))
@@ -138,6 +139,12 @@ __attribute__((format(printf, 2, 3))) static void add(struct decode_bits *bits, 
 	va_end(args);
 }
 
+static void add_name(struct decode_bits *bits, const char *name)
+{
+	if (bits->count < DECODE_BITS_MAX)
+		strcpy(bits->name[bits->count++], name);
+}
+
 static const char *name_of(const struct bit_name *names, size_t count, unsigned int bit,
 			   unsigned int where)
 {
@@ -162,7 +169,7 @@ static void add_fields(enum mv_format_id format, const struct mv_rules *rules, u
 	if (!(where & LEAF))
 		return;
 	if (decode_is_ept(format))
-		add(bits, "%s", decode_type_name((unsigned int)(entry >> 3)));
+		add_name(bits, decode_type_name((unsigned int)(entry >> 3)));
 	else if ((format == MV_FORMAT_X86_4L || format == MV_FORMAT_X86_5L) &&
 		 (rules->meaningful & BITS(62, 59)) && (entry & BITS(62, 59)))
 		add(bits, "key=%u", (unsigned int)(entry >> 59) & 15);
@@ -181,15 +188,14 @@ void decode_entry(enum mv_format_id format, const struct mv_rules *rules, unsign
 	bits->count = 0;
 	if (!decode_is_present(rules, entry))
 		return;
-	for (unsigned int bit = 0; bit < 64; bit++) {
+	for (uint64_t left = entry; left; left &= left - 1) {
+		unsigned int bit = (unsigned int)__builtin_ctzll(left);
 		const char *name = name_of(names, count, bit, where);
 
-		if (!(entry >> bit & 1))
-			continue;
 		if (reserved >> bit & 1)
 			add(bits, "rsvd%u", bit);
 		else if (name)
-			add(bits, "%s", name);
+			add_name(bits, name);
 	}
 	add_fields(format, rules, where, entry, bits);
 }
@@ -197,10 +203,11 @@ void decode_entry(enum mv_format_id format, const struct mv_rules *rules, unsign
 void decode_error_code(uint32_t error_code, struct decode_bits *bits)
 {
 	bits->count = 0;
-	for (unsigned int bit = 0; bit < 32; bit++) {
+	for (uint32_t left = error_code; left; left &= left - 1) {
+		unsigned int bit = (unsigned int)__builtin_ctz(left);
 		const char *name = name_of(error_bits, COUNT_OF(error_bits), bit, ALL);
 
-		if ((error_code >> bit & 1) && name)
-			add(bits, "%s", name);
+		if (name)
+			add_name(bits, name);
 	}
 }

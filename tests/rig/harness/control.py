@@ -64,8 +64,8 @@ class RunDir:
     def control(self, name):
         return Control(self.path, name)
 
-    def memvirt(self, *arguments, seconds=30):
-        return run_tool(paths.MEMVIRT, arguments, self.env, seconds)
+    def memvirt(self, *arguments, seconds=30, text=None):
+        return run_tool(paths.MEMVIRT, arguments, self.env, seconds, text)
 
     def memstat(self, *arguments, seconds=30):
         return run_tool(paths.MEMSTAT, arguments, self.env, seconds)
@@ -80,10 +80,10 @@ class RunDir:
         self.close()
 
 
-def run_tool(program, arguments, env, seconds=30):
-    """Run a tool to its end: status, standard output and error as text."""
+def run_tool(program, arguments, env, seconds=30, text=None):
+    """Run a tool to its end, with `text` as its input: status, standard output and error."""
     return subprocess.run([str(program), *map(str, arguments)], env=dict(os.environ, **env),
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          input=text or "", capture_output=True, text=True,
                           timeout=seconds, check=False)
 
 
