@@ -113,6 +113,8 @@ static void a_refused_fetch_tells_whose_it_was(void **state)
 	assert_false(violation(0x1dc, mode).access & MV_ACCESS_USER);
 	assert_false(violation(0x19c, mode).access & MV_ACCESS_USER);
 	assert_false(violation(0x1bc, 0).access & MV_ACCESS_USER);
+	/* Both may: it is the read of a read-modify-write that was refused. */
+	assert_false(violation(0x1e5, mode).access & MV_ACCESS_USER);
 	assert_false(violation(0x1aa, mode).access & MV_ACCESS_USER);
 	/* Where the processor says so itself, it is right. */
 	assert_false(violation(0x1bc, mode | MV_FEATURE_EXIT_INFO).access & MV_ACCESS_USER);
