@@ -75,8 +75,8 @@ typedef int mv_stage2_read_fn(const struct mv_stage2 *stage2, uint64_t phys, uin
 
 MV_INLINE int mv_stage2_read_direct(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry)
 {
-	/* Relaxed: what it points to was published before, and is reached through it only. */
-	*entry = __atomic_load_n((const uint64_t *)(stage2->direct_map + phys), __ATOMIC_RELAXED);
+	/* Acquire pairs with the release in mv_entry_swap(): a table that is reached is whole. */
+	*entry = __atomic_load_n((const uint64_t *)(stage2->direct_map + phys), __ATOMIC_ACQUIRE);
 	return 0;
 }
 
