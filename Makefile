@@ -42,6 +42,7 @@ TEST_SRC := $(wildcard $(patsubst %,tests/%/*.c,unit model contract faults races
 BENCH_SUPPORT_SRC := $(wildcard bench/support/*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 EXAMPLE_SRC := $(wildcard examples/*.c)
+METAL_SRC := $(wildcard tests/metal/*.c tests/metal/*.S)
 MAN	:= $(wildcard docs/man/*.1)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -57,6 +58,8 @@ TOOLS	:= $(if $(MEMVIRT_SRC),$(BUILD)/bin/memvirt) $(if $(MEMSTAT_SRC),$(BUILD)/
 TESTS	:= $(call bin,$(TEST_SRC))
 BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
+# A processor has no sanitizers.
+METAL_ROM := $(if $(SAN),,$(BUILD)/tests/metal/metal.rom)
 
 .PHONY: all help demo check check-asan check-tsan check-exhaustive check-long check-layers \
 	check-headers bench install clean \
@@ -65,7 +68,7 @@ EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 .SECONDARY:
 
 all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
-tests: all $(TESTS)
+tests: all $(TESTS) $(METAL_ROM)
 race-tests: $(filter $(BUILD)/tests/races/%,$(TESTS))
 benches: all $(BENCHES)
 
@@ -129,6 +132,28 @@ $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_
 $(EXAMPLES): $(BUILD)/examples/%: examples/%.c $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_A) $(LIBS)
+
+# The image that runs on processor models, with nothing under it: the core's own objects, and the
+# tests. See docs/testing.md.
+METAL_LD := $(BUILD)/tests/metal/metal.ld
+METAL_OBJ := $(patsubst %,$(BUILD)/obj/%.o,$(basename $(filter-out %.ld.S,$(METAL_SRC))))
+$(METAL_OBJ): override CFLAGS += -ffreestanding -fno-stack-protector -fcf-protection=none
+$(METAL_OBJ): override CPPFLAGS += -Itests/metal
+
+$(BUILD)/obj/%.o: %.S
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -c -o $@ $<
+
+$(METAL_LD): tests/metal/metal.ld.S tests/metal/layout.h
+	@mkdir -p $(@D)
+	$(CC) -E -P -x c -o $@ $<
+
+$(BUILD)/tests/metal/metal.elf: $(METAL_LD) $(METAL_OBJ) $(CORE_A)
+	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack \
+		-Wl,--no-warn-rwx-segments -T $(METAL_LD) -o $@ $(METAL_OBJ) $(CORE_A)
+
+%.rom: %.elf
+	objcopy -O binary -j .payload -j .boot -j .reset $< $@
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
