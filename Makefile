@@ -36,9 +36,11 @@ MEMVIRT_PURE_SRC := $(wildcard tools/memvirt/govern_policy.c tools/memvirt/gover
 	tools/memvirt/run_qemu.c)
 MEMSTAT_SRC := $(wildcard tools/memstat/*.c)
 PRELOAD_SRC := $(wildcard tools/memvirt/preload/*.c)
-TEST_SUPPORT_SRC := $(wildcard tests/support/*.c)
+# fuzz_replay.c has a main(), and libFuzzer one of its own.
+TEST_SUPPORT_SRC := $(filter-out tests/support/fuzz_replay.c,$(wildcard tests/support/*.c))
 TEST_SRC := $(wildcard $(patsubst %,tests/%/*.c,unit model contract faults races \
 	exhaustive))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SUPPORT_SRC := $(wildcard bench/support/*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 EXAMPLE_SRC := $(wildcard examples/*.c)
@@ -56,19 +58,23 @@ PC	:= memvirt.pc memvirt-core.pc
 TOOLS	:= $(if $(MEMVIRT_SRC),$(BUILD)/bin/memvirt) $(if $(MEMSTAT_SRC),$(BUILD)/bin/memstat) \
 	   $(if $(PRELOAD_SRC),$(PRELOAD))
 TESTS	:= $(call bin,$(TEST_SRC))
+FUZZERS	:= $(call bin,$(FUZZ_SRC))
+# FUZZ=1: libFuzzer drives them. Otherwise they run their corpus once.
+FUZZ_MAIN := $(if $(FUZZ),,$(call obj,tests/support/fuzz_replay.c))
 BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 # A processor has no sanitizers.
 METAL_ROM := $(if $(SAN),,$(BUILD)/tests/metal/metal.rom)
 
-.PHONY: all help demo check check-asan check-tsan check-exhaustive check-long check-layers \
+.PHONY: all help demo check check-asan check-tsan check-exhaustive check-fuzz check-long check-layers \
 	check-headers bench install clean \
-	modules setup tests race-tests benches
+	modules setup tests race-tests fuzzers benches
 .DEFAULT_GOAL := all
 .SECONDARY:
 
 all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
-tests: all $(TESTS) $(METAL_ROM)
+tests: all $(TESTS) $(FUZZERS) $(METAL_ROM)
+fuzzers: $(FUZZERS)
 race-tests: $(filter $(BUILD)/tests/races/%,$(TESTS))
 benches: all $(BENCHES)
 
@@ -123,6 +129,12 @@ $(BUILD)/lib/libtest-support.a: $(call obj,$(TEST_SUPPORT_SRC) $(VM_SRC) $(MEMVI
 $(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/lib/libtest-support.a $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TOOL_LIBS) $(LIBS) -lm
+
+$(FUZZERS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(FUZZ_MAIN) $(BUILD)/lib/libtest-support.a \
+		$(LIB_A)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(FUZZ),-fsanitize=fuzzer) -o $@ $^ -lcmocka $(TOOL_LIBS) \
+		$(LIBS) -lm
 
 $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_SRC)) $(LIB_A)
 	@mkdir -p $(@D)
@@ -188,6 +200,13 @@ check-exhaustive: setup  ## all combinations, of which `make check` takes a minu
 check-long: setup  ## storms and random operations by the million, for tens of minutes
 	@$(MAKE) --no-print-directory tests
 	@STORM_OPS=1000000 OPS=10000000 tests/run --build $(BUILD) --only races --only model $(TESTFLAGS)
+
+# Objects for libFuzzer watch their branches, and are kept apart.
+check-fuzz:  ## the fuzz targets, FUZZ_SECONDS (600) each, or NAME=… one
+	@scripts/setup build fuzz
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang FUZZ=1 CFLAGS='-O1 -g' \
+		SAN=fuzzer-no-link,address,undefined fuzzers
+	@scripts/fuzz --build $(BUILD)/fuzz $(NAME)
 
 check-layers:  ## no subsystem includes another, the core stands alone
 	@scripts/check-layers

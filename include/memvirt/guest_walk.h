@@ -222,8 +222,9 @@ void mv_guest_accessor_memory(struct mv_guest_accessor *accessor, struct mv_memo
  * @ctx:      for @leaf
  *
  * Entries with reserved bits, and tables outside memory, are passed over. Nothing is set in the
- * tables. A guest may point all entries of a table at one table: the time is bounded by
- * the size of the address space only, so end it from @leaf.
+ * tables. A guest may point all entries of a table at one table, with or without leaves at the
+ * end: the time is bounded by the size of the address space only, so end it from @leaf, or from
+ * the accessor by an error.
  *
  * Context: as the accessor.
  * Return: 0; -EINVAL where @first or @last is not canonical, or above @last; what @leaf returned;

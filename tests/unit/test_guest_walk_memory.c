@@ -63,6 +63,19 @@ static void accessed_is_set_everywhere_and_dirty_on_what_is_written(void **state
 	}
 }
 
+static void only_what_lacks_a_mark_is_changed(void **state)
+{
+	for (unsigned int level = 1; level <= 5; level++) {
+		paged_init(&guest, PAGED_5L);
+		assert_int_equal(paged_fault(&guest, WRITE), PAGED_OK);
+		paged_set(&guest, level, paged_get(&guest, level) & ~PTE_A);
+		guest.changes = 0;
+		assert_int_equal(paged_fault(&guest, READ), PAGED_OK);
+		assert_int_equal(guest.changes, 1);
+		assert_true(paged_get(&guest, level) & PTE_A);
+	}
+}
+
 static void a_large_page_is_marked_too(void **state)
 {
 	paged_init(&guest, PAGED_4L);
@@ -370,6 +383,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(accessed_is_set_everywhere_and_dirty_on_what_is_written),
+		cmocka_unit_test(only_what_lacks_a_mark_is_changed),
 		cmocka_unit_test(a_large_page_is_marked_too),
 		cmocka_unit_test(steps_tell_what_was_read),
 		cmocka_unit_test(a_walk_that_faults_sets_nothing),
