@@ -162,6 +162,8 @@ MV_INLINE int mv_stage2_descend(const struct mv_format *f, mv_stage2_read_fn *re
 	*path = (struct mv_stage2_path){ .all = ~0ULL, .level = f->levels + 1 };
 	if (gpa >> f->shift[f->levels] >> f->index_lg2[f->levels]) {
 		path->all = 0;
+		/* No entry says that it may become a #VE, so it is an exit. */
+		path->entry = f->suppress_ve;
 		return MV_STAGE2_ABSENT;
 	}
 	if (f->levels > 4)
