@@ -92,8 +92,8 @@ enum mv_stage2_kind {
  * @level:    level of the last entry read; the root's where none was
  * @code:     VIOLATION: the exit qualification (EPT; SDM vol. 3, table 28-7) or the EXITINFO1
  *            (NPT; APM vol. 2, 15.25.6); MISCONFIGURED: EXITINFO1 (NPT), 0 (EPT has none)
- * @suppress_ve: VIOLATION, with MV_FEATURE_VE: bit 63 of the entry that decided is set, so an
- *            exit, not a #VE
+ * @suppress_ve: VIOLATION, with MV_FEATURE_VE: bit 63 of the entry that decided is set, or there
+ *            was none, so an exit, not a #VE
  * @steps, @step: the entries read, from the root down; 0 where @gpa is too wide for the format
  */
 struct mv_stage2_walk {
@@ -153,6 +153,7 @@ int mv_stage2_walk(const struct mv_stage2 *stage2, uint64_t gpa, unsigned int ac
  *                GUEST_WRITABLE and GUEST_NO_EXEC. Without that, USER only where mode-based
  *                execute grants one right of two: the other must have been asked for. (#NPF
  *                calls each access a user's, and so tells nothing.)
+ * @user_told:    @access has USER if and only if it was one; otherwise it may have been
  * @granted:      MV_ATTR_… that the entries together granted; EPT only, as far as reported
  * @present:      an entry was there: it is a matter of rights (NPT: P; EPT: @granted is not 0)
  * @nmi_unblocking: EPT: IRET had unblocked NMIs; SDM vol. 3, 28.2.3
@@ -163,6 +164,7 @@ struct mv_stage2_exit {
 	uint64_t gva;
 	bool gva_valid;
 	unsigned int access;
+	bool user_told;
 	uint32_t granted;
 	bool present;
 	bool nmi_unblocking;

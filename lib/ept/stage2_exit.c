@@ -22,31 +22,49 @@ static uint32_t ept_granted(uint64_t qualification, uint32_t features)
 	return granted;
 }
 
-/* A fetch was refused though supervisors may: then it was a user's. */
-static bool must_be_user(unsigned int access, uint32_t granted, uint32_t features)
+/*
+ * With mode-based execute one of two rights was asked for. Where the tables grant one of them, a
+ * fetch that was refused asked for the other.
+ */
+static bool told_by_rights(unsigned int access, uint32_t granted, uint32_t features)
 {
-	return (features & MV_FEATURE_MODE_EXEC) && (access & MV_ACCESS_FETCH) &&
-	       (granted & MV_ATTR_EXEC) && !(granted & MV_ATTR_EXEC_USER);
+	bool super = granted & MV_ATTR_EXEC, user = granted & MV_ATTR_EXEC_USER;
+
+	return (features & MV_FEATURE_MODE_EXEC) && access == MV_ACCESS_FETCH && super != user;
+}
+
+/* Bits 9 to 11. */
+static unsigned int told_by_guest_tables(uint64_t qualification)
+{
+	unsigned int access = qualification & MV_EPT_VIOLATION_GUEST_USER ? MV_ACCESS_USER : 0;
+
+	if (qualification & MV_EPT_VIOLATION_GUEST_WRITABLE)
+		access |= MV_ACCESS_GUEST_WRITABLE;
+	if (qualification & MV_EPT_VIOLATION_GUEST_NO_EXEC)
+		access |= MV_ACCESS_GUEST_NO_EXEC;
+	return access;
 }
 
 /* Bits 8 to 11 mean something only where those below them do. */
-static unsigned int ept_access(uint64_t qualification, uint32_t granted, uint32_t features)
+static void decode_access(uint64_t qualification, uint32_t features, struct mv_stage2_exit *exit)
 {
-	unsigned int access = qualification & MV_EPT_VIOLATION_ACCESS;
+	unsigned int rights = qualification & MV_EPT_VIOLATION_ACCESS;
 
+	exit->access = rights;
 	if (qualification & MV_EPT_VIOLATION_SHADOW_STACK)
-		access |= MV_ACCESS_SHADOW_STACK;
-	if (!(qualification & MV_EPT_VIOLATION_LINEAR))
-		return access;
-	access |= MV_ACCESS_LINEAR;
-	if (!(qualification & MV_EPT_VIOLATION_FINAL))
-		return access | MV_ACCESS_GUEST_TABLE;
-	if (!(features & MV_FEATURE_EXIT_INFO))
-		return access | (must_be_user(access, granted, features) ? MV_ACCESS_USER : 0);
-	access |= qualification & MV_EPT_VIOLATION_GUEST_USER ? MV_ACCESS_USER : 0;
-	access |= qualification & MV_EPT_VIOLATION_GUEST_WRITABLE ? MV_ACCESS_GUEST_WRITABLE : 0;
-	access |= qualification & MV_EPT_VIOLATION_GUEST_NO_EXEC ? MV_ACCESS_GUEST_NO_EXEC : 0;
-	return access;
+		exit->access |= MV_ACCESS_SHADOW_STACK;
+	if (!exit->gva_valid)
+		return;
+	exit->access |= MV_ACCESS_LINEAR;
+	if (!(qualification & MV_EPT_VIOLATION_FINAL)) {
+		exit->access |= MV_ACCESS_GUEST_TABLE;
+	} else if (features & MV_FEATURE_EXIT_INFO) {
+		exit->user_told = true;
+		exit->access |= told_by_guest_tables(qualification);
+	} else if (told_by_rights(rights, exit->granted, features)) {
+		exit->user_told = true;
+		exit->access |= exit->granted & MV_ATTR_EXEC ? MV_ACCESS_USER : 0;
+	}
 }
 
 void mv_stage2_decode_violation(uint64_t qualification, uint64_t gpa, uint64_t gla,
@@ -60,11 +78,11 @@ void mv_stage2_decode_violation(uint64_t qualification, uint64_t gpa, uint64_t g
 		.gpa = gpa,
 		.gva = linear ? gla : 0,
 		.gva_valid = linear,
-		.access = ept_access(qualification, granted, features),
 		.granted = granted,
 		.present = granted,
 		.nmi_unblocking = qualification & MV_EPT_VIOLATION_NMI_UNBLOCKING,
 	};
+	decode_access(qualification, features, exit);
 }
 
 void mv_stage2_decode_misconfiguration(uint64_t gpa, struct mv_stage2_exit *exit)

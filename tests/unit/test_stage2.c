@@ -87,11 +87,13 @@ static void an_address_too_wide_for_the_format_is_absent(void **state)
 	assert_int_equal(walk.kind, MV_STAGE2_VIOLATION);
 	assert_int_equal(walk.code, 0x181);
 	assert_int_equal(walk.steps, 0);
+	assert_true(walk.suppress_ve);
 	assert_int_equal(walk.level, 4);
 	space_close(space);
 	space = space_open(MV_FORMAT_EPT_5L, 0);
 	assert_int_equal(mv_stage2_walk(&space->stage2, SPACE_GPA | 1ULL << 57, READ, &walk), 0);
 	assert_int_equal(walk.code, 0x1);
+	assert_false(walk.suppress_ve);
 	space_close(space);
 }
 

@@ -30,6 +30,7 @@ static struct mv_stage2_exit npf(uint64_t exitinfo1)
 	assert_false(exit.gva_valid);
 	assert_int_equal(exit.granted, 0);
 	assert_false(exit.nmi_unblocking);
+	assert_false(exit.user_told);
 	return exit;
 }
 
@@ -105,19 +106,31 @@ static void bits_12_and_13_tell_of_nmi_and_shadow_stack(void **state)
 	assert_false(violation(~0x2000ULL, 0).access & MV_ACCESS_SHADOW_STACK);
 }
 
+static void expect_whose(uint64_t qualification, uint32_t features, bool told, bool user)
+{
+	struct mv_stage2_exit exit = violation(qualification, features);
+
+	assert_int_equal(exit.user_told, told);
+	assert_int_equal(!!(exit.access & MV_ACCESS_USER), user);
+}
+
 static void a_refused_fetch_tells_whose_it_was(void **state)
 {
 	uint32_t mode = MV_FEATURE_MODE_EXEC;
 
-	assert_true(violation(0x1bc, mode).access & MV_ACCESS_USER);
-	assert_false(violation(0x1dc, mode).access & MV_ACCESS_USER);
-	assert_false(violation(0x19c, mode).access & MV_ACCESS_USER);
-	assert_false(violation(0x1bc, 0).access & MV_ACCESS_USER);
-	/* Both may: it is the read of a read-modify-write that was refused. */
-	assert_false(violation(0x1e5, mode).access & MV_ACCESS_USER);
-	assert_false(violation(0x1aa, mode).access & MV_ACCESS_USER);
+	expect_whose(0x1bc, mode, true, true);
+	expect_whose(0x1dc, mode, true, false);
+	/* Neither may, or both: it is the read of a read-modify-write that was refused. */
+	expect_whose(0x19c, mode, false, false);
+	expect_whose(0x1e5, mode, false, false);
+	expect_whose(0x1e4, mode, false, false);
+	expect_whose(0x1bc, 0, false, false);
+	expect_whose(0x1aa, mode, false, false);
 	/* Where the processor says so itself, it is right. */
-	assert_false(violation(0x1bc, mode | MV_FEATURE_EXIT_INFO).access & MV_ACCESS_USER);
+	expect_whose(0x1bc, mode | MV_FEATURE_EXIT_INFO, true, false);
+	expect_whose(0x3dc, mode | MV_FEATURE_EXIT_INFO, true, true);
+	expect_whose(0x381, MV_FEATURE_EXIT_INFO, true, true);
+	expect_whose(0x0bc, mode | MV_FEATURE_EXIT_INFO, false, false);
 }
 
 static void a_misconfiguration_tells_the_address_only(void **state)
