@@ -4,8 +4,9 @@
  * to zram with the same LZ4 and the same pages: heap-like ones, and the usual mixture.
  *
  * Restoring: the time of one touch of an evicted page. Evicting: the time a page, all of it:
- * finding it, unmapping, compressing, letting the host's page go. And evicting by two threads
- * beside one.
+ * finding it, unmapping, compressing, letting the host's page go; also beside a bare loop that
+ * only does these things, which is what user space can reach. And evicting by two threads beside
+ * one.
  */
 #include "support/bench.h"
 
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "../tests/support/page_mix.h"
+#include "support/bare_evict.h"
 #include "support/bench_pager.h"
 #include "support/zram.h"
 
@@ -151,6 +153,21 @@ static void beside_zram(struct setting *s, const char *kind)
 	       NULL);
 }
 
+static void beside_bare_loop(struct setting *s, const char *kind)
+{
+	double ours[BENCH_ROUNDS_MAX], bare[BENCH_ROUNDS_MAX];
+	unsigned int rounds = s->bench->rounds;
+
+	for (unsigned int i = 0; i < rounds; i++) {
+		struct outcome our;
+
+		measure_ours(s, 1, false, &our);
+		ours[i] = our.evict_us;
+		bare[i] = bare_evict(s->memory, s->source, s->count) / 1000;
+	}
+	report(s, "evict a page, raw limit", kind, ours, "bare loop", bare, rounds, "<=1.10");
+}
+
 static void elsewhere(struct setting *s, const char *kind)
 {
 	double ours[BENCH_ROUNDS_MAX], peer[BENCH_ROUNDS_MAX];
@@ -210,6 +227,7 @@ static void all_of(struct setting *s, enum bench_memory memory)
 			beside_zram(s, kinds[i].name);
 		else
 			bench_skip(s->bench, "evict and restore beside zram", s->no_zram);
+		beside_bare_loop(s, kinds[i].name);
 	}
 	if (bench_cpus() < 2) {
 		bench_skip(s->bench, "two evictors", "one processor");
