@@ -134,7 +134,9 @@ static void pass_account(struct ept_view *view, uint64_t at, const struct mv_pla
 	if (!*noted)
 		note_in_slot(slot, at & ~mask, at | mask);
 	*noted = true;
-	if (place->entry & f->dirty & view->engine.rules.meaningful)
+	/* Where writes fault they are logged as they do, and dirty bits are of earlier times. */
+	if ((place->entry & f->dirty & view->engine.rules.meaningful) &&
+	    ept_slot_how(slot) != MV_EPT_TRACK_WRITE_PROTECT)
 		ept_log_pages(slot, at & ~mask, at | mask);
 }
 

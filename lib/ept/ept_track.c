@@ -145,15 +145,16 @@ static void begin(struct mv_ept *ept, struct ept_slot *slot, enum mv_ept_track h
 {
 	uint64_t first = slot->region->first_gpa, last = slot->region->last_gpa;
 	uint64_t *before = slot->log;
-	struct ept_pass pass = { 0 };
+	struct ept_pass arm = { .clear = armed_by(how) }, small = { .small = true };
 
 	__atomic_store_n(&slot->log, log, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&slot->how, how, __ATOMIC_SEQ_CST);
 	ept_changed(ept);
-	pass.clear = armed_by(how);
-	pass.small = by_small_pages(how);
 	if (how != MV_EPT_TRACK_NONE)
-		ept_pass_all(ept, first, last, &pass);
+		ept_pass_all(ept, first, last, &arm);
+	/* Clean by now, so that nothing is logged that was written before. */
+	if (by_small_pages(how))
+		ept_pass_all(ept, first, last, &small);
 	ept_flush(ept, first, last);
 	ept_wait_readers(ept);
 	if (before)

@@ -111,6 +111,7 @@ static void hide_view(struct mv_ept *ept, struct ept_view *view)
 
 int mv_ept_view_destroy(struct mv_ept *ept, unsigned int view)
 {
+	struct ept_pass zap = { .zap = true };
 	struct ept_view *found;
 
 	if (!view)
@@ -120,6 +121,8 @@ int mv_ept_view_destroy(struct mv_ept *ept, unsigned int view)
 	if (found) {
 		__atomic_fetch_add(&ept->removing, 1, __ATOMIC_SEQ_CST);
 		hide_view(ept, found);
+		/* What was written through it is logged on the way. */
+		ept_pass(found, 0, ept->last_gpa, &zap);
 		/* No processor uses it, but one may still know what it used. */
 		ept_flush_view(found, 0, ept->last_gpa);
 		__atomic_fetch_sub(&ept->removing, 1, __ATOMIC_SEQ_CST);
