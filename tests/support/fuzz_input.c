@@ -37,11 +37,14 @@ static int fuzz_read(void *ctx, uint64_t gpa, unsigned int bytes, uint64_t *entr
 	if (!memory->budget)
 		return -EINTR;
 	memory->budget--;
-	if (!at)
+	if (!at && !memory->zeros)
 		return -EFAULT;
 	/* What is beyond 4 bytes is no business of the walk's. */
 	*entry = 0xa5a5a5a5a5a5a5a5;
-	memcpy(entry, at, bytes);
+	if (at)
+		memcpy(entry, at, bytes);
+	else
+		*entry = 0;
 	return 0;
 }
 
@@ -77,6 +80,7 @@ void fuzz_memory_open(struct fuzz_memory *memory, bool folded)
 {
 	memory->accessor = (struct mv_guest_accessor){ fuzz_read, fuzz_change, memory };
 	memory->folded = folded;
+	memory->zeros = false;
 	memory->bytes = 0;
 	fuzz_memory_rewind(memory);
 }

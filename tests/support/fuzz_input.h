@@ -26,6 +26,7 @@ uint64_t fuzz_take(struct fuzz_input *input, unsigned int bytes);
  * struct fuzz_memory - a guest's memory
  * @word:    what it holds
  * @folded:  every address is somewhere in it; otherwise it ends where it ends
+ * @zeros:   beyond its end zeros are read
  * @reads, @changes: calls so far
  * @budget:  reads and changes that are answered; then -EINTR
  * @refuse:  changes that are refused with -EAGAIN, as if the guest had been faster
@@ -34,6 +35,7 @@ uint64_t fuzz_take(struct fuzz_input *input, unsigned int bytes);
 struct fuzz_memory {
 	uint64_t word[FUZZ_WORDS];
 	bool folded;
+	bool zeros;
 	unsigned int reads;
 	unsigned int changes;
 	unsigned int budget;
