@@ -44,6 +44,7 @@ extern const char vmx_exit_arrives[];
 #define CAP_2M	      (1u << 16)
 #define CAP_1G	      (1u << 17)
 #define CAP_ACCESSED  (1u << 21)
+#define CAP_EXIT_INFO (1u << 22)
 
 #define EPTP_WRITE_BACK 6u
 #define EPTP_LENGTH_4	(3u << 3)
@@ -258,6 +259,7 @@ static uint32_t ept_features(void)
 	features |= cap & CAP_1G ? MV_FEATURE_1G : 0;
 	features |= cap & CAP_EXEC_ONLY ? MV_FEATURE_EXEC_ONLY : 0;
 	features |= cap & CAP_ACCESSED ? MV_FEATURE_ACCESSED : 0;
+	features |= cap & CAP_EXIT_INFO ? MV_FEATURE_EXIT_INFO : 0;
 	features |= may_set(MSR_VMX_PROC2, PROC2_MODE_EXECUTE) ? MV_FEATURE_MODE_EXEC : 0;
 	return features;
 }

@@ -84,8 +84,8 @@ class Report:
                 self.problems.append(line)
             elif found:
                 self.said[found.group(1)] = found.group(2)
-            elif self.problems and line.startswith("#"):
-                self.problems.append(line)
+            elif self.problems and line.startswith("# "):
+                self.problems.append(line.removeprefix("# "))
 
     def done(self):
         """Worlds, accesses, mismatches; None where it did not come to its end."""

@@ -89,7 +89,7 @@ static uint64_t not_canonical(struct world *world, uint64_t gva)
 
 static uint64_t choose_gva(struct world *world, bool fetch)
 {
-	uint64_t gva = world->target[below(&world->chance, world->targets)];
+	uint64_t gva = world->target[below(&world->chance, world->targets)].gva;
 	bool is_long = world->mode >= GUEST_4L;
 
 	if (fetch)
@@ -327,7 +327,7 @@ static void set_keys(const struct access *access)
 		msr_write(MSR_PKRS, access->pkrs);
 }
 
-static void run(struct world *world, uint64_t number, const struct access *access,
+static void run(struct world *world, uint64_t number, const struct access *access, bool disturbed,
 		const struct prediction *prediction, struct tally *tally)
 {
 	uint32_t stamped = prediction->written_hpa ? *(uint32_t *)prediction->written_hpa : 0;
@@ -342,6 +342,9 @@ static void run(struct world *world, uint64_t number, const struct access *acces
 	tally->accesses++;
 	count_prediction(tally, world, access, prediction);
 	difference = compare(world, access, prediction, &outcome);
+	if (!difference && !world->changed && !disturbed &&
+	    !world_keeps_promise(world, access->gva, access->flags, &prediction->walk))
+		difference = "what the tables were made for";
 	if (difference)
 		tell_mismatch(tally, world, number, access, prediction, &outcome, difference);
 	if (prediction->written_hpa)
@@ -368,7 +371,7 @@ static void make_access(struct world *world, uint64_t number, struct tally *tall
 	} else {
 		if (one_in(&world->chance, 4))
 			compare_direct(world, &access, &prediction);
-		run(world, number, &access, &prediction, tally);
+		run(world, number, &access, disturbance.note, &prediction, tally);
 		if (one_in(&world->chance, 2))
 			predict_undo(&prediction);
 	}

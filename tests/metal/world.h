@@ -33,9 +33,22 @@
  * @gpa: the first
  * @phys: where it leads; inside GUEST_DATA
  * @bytes: how many
+ * @attr: what they grant
  */
 struct window {
 	uint64_t gpa, phys, bytes;
+	uint32_t attr;
+};
+
+/**
+ * struct target - an address that the guest's tables map
+ * @gva: a slot's
+ * @gpa: where it leads; inside a window
+ * @attr: what its page grants
+ */
+struct target {
+	uint64_t gva, gpa;
+	uint32_t attr;
 };
 
 enum guest_mode {
@@ -92,7 +105,7 @@ struct world {
 	enum guest_mode mode;
 	struct mv_table *guest_table;
 	uint64_t code_gva[2];
-	uint64_t target[TARGETS_MAX];
+	struct target target[TARGETS_MAX];
 	unsigned int targets;
 
 	bool lasting, changed;
@@ -123,6 +136,16 @@ bool world_read_pdptes(const struct world *world, uint64_t pdpte[4]);
  * Return: what it is to be.
  */
 uint64_t world_disturb(struct world *world, bool stage2, uint64_t entry);
+
+/**
+ * world_keeps_promise() - whether tables do what was asked of those who made them
+ * @world: whose tables are as they were made
+ * @gva:   what was accessed
+ * @flags: MV_ACCESS_… of it
+ * @walk:  what came of it, by the processor's judgement too
+ */
+bool world_keeps_promise(const struct world *world, uint64_t gva, unsigned int flags,
+			 const struct mv_nested_walk *walk);
 
 /* An entry of @bytes, 4 or 8, wherever it is. */
 uint64_t entry_read(uint64_t hpa, unsigned int bytes);

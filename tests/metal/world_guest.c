@@ -306,7 +306,7 @@ static uint64_t any_gva(struct world *world, unsigned int level, uint64_t gpa)
 	uint64_t gva = chance_next(&world->chance);
 
 	if (world->targets && one_in(&world->chance, 2)) {
-		uint64_t other = world->target[below(&world->chance, world->targets)];
+		uint64_t other = world->target[below(&world->chance, world->targets)].gva;
 
 		gva = other ^ (gva & MV_BITS(12 + below(&world->chance, 27), 12));
 	}
@@ -317,6 +317,7 @@ static void add_target(struct world *world)
 {
 	unsigned int level = 1 + (unsigned int)below(&world->chance, 3);
 	uint64_t gpa = world_any_gpa(world), gva;
+	uint32_t attr;
 
 	while (!has_page(world, level))
 		level--;
@@ -324,8 +325,9 @@ static void add_target(struct world *world)
 	if (world->mode < GUEST_PAE && gpa >= (level == 2 ? 1ull << 40 : FOUR_GIB))
 		return;
 	gva = any_gva(world, level, gpa);
-	if (map(world, gva, gpa, level, any_leaf_attr(world)))
-		world->target[world->targets++] = gva;
+	attr = any_leaf_attr(world);
+	if (map(world, gva, gpa, level, attr))
+		world->target[world->targets++] = (struct target){ gva, gpa, attr };
 }
 
 /* Code for a supervisor, whom SMEP keeps off user pages, and for a user. */
@@ -371,8 +373,12 @@ static void make_without_paging(struct world *world)
 {
 	world->guest_table = NULL;
 	world->code_gva[0] = world->code_gva[1] = world->code_gpa;
-	for (unsigned int i = 0; i < TARGETS_MAX; i++)
-		world->target[world->targets++] = (uint32_t)world_any_gpa(world);
+	for (unsigned int i = 0; i < TARGETS_MAX; i++) {
+		uint64_t gpa = world_any_gpa(world);
+
+		if (gpa < FOUR_GIB)
+			world->target[world->targets++] = (struct target){ gpa, gpa, MV_ATTR_USER };
+	}
 }
 
 void world_make_guest(struct world *world)

@@ -94,9 +94,10 @@ static uint64_t any_limit(struct world *world)
 
 /* --- windows ------------------------------------------------------------------------------- */
 
-static void add_window(struct world *world, uint64_t gpa, uint64_t phys, uint64_t bytes)
+static void add_window(struct world *world, uint64_t gpa, uint64_t phys, uint64_t bytes,
+		       uint32_t attr)
 {
-	world->window[world->windows++] = (struct window){ gpa, phys, bytes };
+	world->window[world->windows++] = (struct window){ gpa, phys, bytes, attr };
 }
 
 static void small_window(struct world *world)
@@ -105,9 +106,10 @@ static void small_window(struct world *world)
 	uint64_t gpa = any_place(world, PAGE, any_limit(world));
 	uint64_t room = (GUEST_DATA_END - GUEST_DATA) / PAGE - pages;
 	uint64_t phys = GUEST_DATA + below(&world->chance, room) * PAGE;
+	uint32_t attr = any_attr(world);
 
-	if (map(world, gpa, pages * PAGE, phys, any_attr(world), 12))
-		add_window(world, gpa, phys, pages * PAGE);
+	if (map(world, gpa, pages * PAGE, phys, attr, 12))
+		add_window(world, gpa, phys, pages * PAGE, attr);
 }
 
 /* Some 2 MiB pages, and perhaps small ones at the end. */
@@ -118,21 +120,23 @@ static void middle_window(struct world *world)
 	uint64_t bytes = TWO_MIB * (1 + below(&world->chance, units - unit < 3 ? units - unit : 3));
 	uint64_t gpa = any_place(world, TWO_MIB, any_limit(world));
 	uint64_t phys = GUEST_DATA + unit * TWO_MIB;
+	uint32_t attr = any_attr(world);
 
 	if (one_in(&world->chance, 2))
 		bytes -= PAGE * below(&world->chance, 256);
-	if (map(world, gpa, bytes, phys, any_attr(world), any_largest(world)))
-		add_window(world, gpa, phys, bytes);
+	if (map(world, gpa, bytes, phys, attr, any_largest(world)))
+		add_window(world, gpa, phys, bytes, attr);
 }
 
 /* One GiB from address 0 on, of which the part that is stamped is the window. */
 static void large_window(struct world *world)
 {
 	uint64_t gpa = any_place(world, ONE_GIB, any_limit(world));
+	uint32_t attr = any_attr(world);
 
 	/* As 4 KiB pages it would take more tables than there are. */
-	if (map(world, gpa, ONE_GIB, 0, any_attr(world), 0))
-		add_window(world, gpa + GUEST_DATA, GUEST_DATA, GUEST_DATA_END - GUEST_DATA);
+	if (map(world, gpa, ONE_GIB, 0, attr, 0))
+		add_window(world, gpa + GUEST_DATA, GUEST_DATA, GUEST_DATA_END - GUEST_DATA, attr);
 }
 
 static void data_windows(struct world *world)
@@ -156,6 +160,57 @@ uint64_t world_any_gpa(struct world *world)
 	const struct window *window = &world->window[below(&world->chance, world->windows)];
 
 	return window->gpa + below(&world->chance, window->bytes / SLOT_BYTES) * SLOT_BYTES;
+}
+
+/* --- what was asked for --------------------------------------------------------------------- */
+
+static const struct window *window_of(const struct world *world, uint64_t gpa)
+{
+	for (unsigned int i = 0; i < world->windows; i++)
+		if (gpa - world->window[i].gpa < world->window[i].bytes)
+			return &world->window[i];
+	return NULL;
+}
+
+static const struct target *target_of(const struct world *world, uint64_t gva)
+{
+	for (unsigned int i = 0; i < world->targets; i++)
+		if (gva - world->target[i].gva < SLOT_BYTES)
+			return &world->target[i];
+	return NULL;
+}
+
+/* With EPT each right is one of its own; with NPT every access reads, as a user. */
+static bool grants(const struct world *world, const struct window *window,
+		   const struct target *target, unsigned int flags)
+{
+	bool user = (world->features & MV_FEATURE_MODE_EXEC) && (target->attr & MV_ATTR_USER);
+	uint32_t needed = world->machine->ept ? 0 : MV_ATTR_READ;
+
+	needed |= flags & MV_ACCESS_READ ? MV_ATTR_READ : 0;
+	needed |= flags & MV_ACCESS_WRITE ? MV_ATTR_WRITE : 0;
+	if (flags & MV_ACCESS_FETCH)
+		needed |= user ? MV_ATTR_EXEC_USER : MV_ATTR_EXEC;
+	return (window->attr & needed) == needed;
+}
+
+bool world_keeps_promise(const struct world *world, uint64_t gva, unsigned int flags,
+			 const struct mv_nested_walk *walk)
+{
+	const struct target *target = target_of(world, gva);
+	bool final = walk->kind == MV_NESTED_STAGE2 && !walk->guest_table;
+	const struct window *window;
+
+	if (!target || (walk->kind != MV_NESTED_OK && !final))
+		return true;
+	if (walk->gpa != target->gpa + (gva - target->gva))
+		return false;
+	window = window_of(world, walk->gpa);
+	if (final)
+		return walk->stage2_kind == MV_STAGE2_VIOLATION &&
+		       !grants(world, window, target, flags);
+	return walk->hpa == window->phys + (walk->gpa - window->gpa) &&
+	       grants(world, window, target, flags);
 }
 
 /* --- where the guest keeps its tables and its code ------------------------------------------- */
