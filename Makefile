@@ -33,7 +33,7 @@ VM_SRC	:= $(wildcard tools/vm/*.c)
 MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
 # The parts of memvirt that do no input or output: tests link them.
 MEMVIRT_PURE_SRC := $(wildcard tools/memvirt/govern_policy.c tools/memvirt/govern_balloon.c \
-	tools/memvirt/run_qemu.c)
+	tools/memvirt/run_qemu.c tools/memvirt/walk_decode.c tools/memvirt/walk_fault.c)
 MEMSTAT_SRC := $(wildcard tools/memstat/*.c)
 PRELOAD_SRC := $(wildcard tools/memvirt/preload/*.c)
 # fuzz_replay.c has a main(), and libFuzzer one of its own.

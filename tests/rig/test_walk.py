@@ -18,6 +18,7 @@ from pathlib import Path
 from harness import paths, tap
 from harness.control import PAGE, RunDir
 from harness.deadline import wait_for
+from harness.guest import make_initramfs, shell_script
 from harness.outside import RamMeter
 from harness.vm import MIB, Vm
 from harness.workload import check_workload, note_stats, workload_script
@@ -50,7 +51,8 @@ def qemu_leaves(vm):
     found = {}
     for line in human(vm, "info tlb").splitlines():
         address, physical, flags = re.match(r"([0-9a-f]+): ([0-9a-f]+) (\S+)$", line).groups()
-        found[int(address, 16)] = (int(physical, 16), flags)
+        # Of a PAE guest QEMU prints the NX bit as a part of the address too.
+        found[int(address, 16)] = (int(physical, 16) & ~(1 << 63), flags)
     return found
 
 
@@ -137,15 +139,14 @@ def check_leaves(vm, leaves):
     for leaf in leaves:
         sizes[leaf["page_bytes"]] = sizes.get(leaf["page_bytes"], 0) + 1
     tap.note(f"{len(wanted)} leaves by QEMU, {len(found)} by memvirt, by size {sizes}")
-    tap.check(len(wanted) > 10000, "that is no Linux guest")
+    tap.check(len(wanted) > 2000, "that is no Linux guest")
     differ = [(hex(at), wanted.get(at), found.get(at)) for at in sorted({*wanted, *found})
               if wanted.get(at) != found.get(at)]
     tap.check(not differ, f"{len(differ)} leaves differ; the first {differ[:5]}")
     for leaf in leaves:
         size = int(leaf["last"], 16) - int(leaf["first"], 16) + 1
         tap.check_equal(size, leaf["page_bytes"], f"size of {leaf}")
-    tap.check(2 * MIB in sizes, "no large page")
-    return wanted
+    tap.check(max(sizes) > PAGE, "no large page")
 
 
 def check_ranges(vm, stretches):
@@ -170,7 +171,7 @@ def check_ranges(vm, stretches):
     tap.check(not differ, f"{len(differ)} ranges differ; the first {differ[:3]}")
 
 
-def some_addresses(leaves, levels, count):
+def some_addresses(leaves, width, count):
     """Mapped ones of every size, unmapped ones, and such as are not canonical; count is
     roughly theirs."""
     chance = random.Random(SEED)
@@ -178,15 +179,16 @@ def some_addresses(leaves, levels, count):
     large = [leaf for leaf in leaves if leaf["page_bytes"] > PAGE]
     chosen = chance.sample(leaves, count * 4 // 10) + chance.choices(large, k=count * 2 // 10)
     mapped = [int(leaf["first"], 16) + chance.randrange(leaf["page_bytes"]) for leaf in chosen]
-    width = 57 if levels == 5 else 48
     near = [address ^ 1 << chance.randrange(12, width - 1) for address in mapped[:count * 2 // 10]]
     far = [chance.getrandbits(width - 1) for _ in range(count // 10)]
-    bad = [address ^ 1 << chance.randrange(width, 64) for address in mapped[:count // 10]]
+    # QEMU cuts what is too wide for 32-bit paging, where a processor cannot even be asked.
+    bad = [address ^ 1 << chance.randrange(width, 64)
+           for address in mapped[:count // 10 if width > 32 else 0]]
     return mapped + near + far + bad
 
 
-def check_addresses(vm, walker, leaves, levels, count=2800):
-    addresses = some_addresses(leaves, levels, count)
+def check_addresses(vm, walker, leaves, width, count=2800):
+    addresses = some_addresses(leaves, width, count)
     found = walker.physical(addresses)
     wanted = [qemu_physical(vm, address) for address in addresses]
     differ = [(hex(at), want, got) for at, want, got in zip(addresses, wanted, found)
@@ -213,7 +215,7 @@ def check_guest(vm, walker, levels):
     # QEMU 7.2 takes minutes for `info mem` with five levels.
     if levels == 4:
         check_ranges(vm, answer["mappings"])
-    check_addresses(vm, walker, leaves, levels)
+    check_addresses(vm, walker, leaves, 57 if levels == 5 else 48)
     return leaves
 
 
@@ -260,6 +262,34 @@ def test_four_levels():
         check_guest(vm, plain(run_dir, vm), 4)
 
 
+def check_32_bit(kernel, paging, width):
+    tap.need(paths.missing_32_bit())
+    with RunDir() as run_dir:
+        vm = Vm("walk32", "", memory=MEMORY, balloon=None)
+        make_initramfs(paths.RIG_32 / "initramfs.cpio.gz", {"/rig/run": shell_script(BUSY)},
+                       vm.dir / "initramfs")
+        vm.command[vm.command.index("-kernel") + 1] = str(paths.RIG_32 / kernel)
+        with vm:
+            stop_busy(vm)
+            walker = plain(run_dir, vm)
+            answer = walker.json("--map")
+            tap.check_equal(answer["paging"], paging, "mode")
+            leaves = walker.leaves()
+            check_leaves(vm, leaves)
+            check_ranges(vm, answer["mappings"])
+            check_addresses(vm, walker, leaves, width, 1000)
+
+
+def test_pae():
+    """PAE: every leaf, every range and 900 addresses of a 32-bit Debian guest"""
+    check_32_bit("vmlinuz-pae", "PAE paging", 32)
+
+
+def test_32_bit():
+    """32-bit paging: every leaf, every range and 900 addresses of a Debian guest without PAE"""
+    check_32_bit("vmlinuz", "32-bit paging with 4 MiB pages", 32)
+
+
 def settle(vm, control, limit, ram):
     control.set_limit(limit * MIB)
     wait_for(lambda: ram.bytes() <= limit * MIB * 1.02, 30, f"within {limit} MiB")
@@ -296,7 +326,7 @@ def test_managed():
         settle(vm, control, 4, ram)
         again = Walker(run_dir, "--qmp", vm.dir / "qmp").leaves()
         tap.check(again == leaves, "a second look finds something else")
-        check_addresses(vm, walker, leaves, 5, 600)
+        check_addresses(vm, walker, leaves, 57, 600)
         control.set_limit(80 * MIB)
         vm.qmp.run("cont")
         check_workload(vm)
@@ -425,7 +455,8 @@ def main():
     if reason:
         print(f"1..1\nok 1 - memvirt walk # SKIP {reason}")
         return
-    tap.main(test_five_levels, test_four_levels, test_managed, test_nested_ept, test_nested_npt)
+    tap.main(test_five_levels, test_four_levels, test_managed, test_pae, test_32_bit,
+             test_nested_ept, test_nested_npt)
 
 
 if __name__ == "__main__":

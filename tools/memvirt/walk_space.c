@@ -15,6 +15,7 @@
 #define EPTP_LENGTH  (7ULL << 3) /* page-walk length less 1; SDM vol. 3, table 25-9 */
 #define FRAME	     0x000ffffffffff000ULL
 #define RFLAGS_AC    (1ULL << 18)
+#define PDPTE_TCG_ACCESSED (1ULL << 5)
 #define CR4_PKE	     (1ULL << 22)
 #define CR0_PG	     (1ULL << 31)
 #define EFER_LME     (1ULL << 8)
@@ -140,9 +141,23 @@ static int open_second(struct walk_space *space, const struct walk_vm *vm,
 	return 0;
 }
 
+/*
+ * QEMU's TCG (7.2 does) keeps its accessed bit in PDPTEs too, where the manual reserves bit 5,
+ * and does not look for reserved bits when CR3 is loaded. No other reserved bit is forgiven.
+ */
+static int read_pdpte(void *ctx, uint64_t gpa, unsigned int bytes, uint64_t *entry)
+{
+	int err = read_first(ctx, gpa, bytes, entry);
+
+	if (!err)
+		*entry &= ~PDPTE_TCG_ACCESSED;
+	return err;
+}
+
 static int load_pdptes(struct walk_space *space)
 {
-	int err = mv_paging_load_pdptes(&space->paging, &space->accessor);
+	const struct mv_guest_accessor accessor = { .read = read_pdpte, .ctx = space };
+	int err = mv_paging_load_pdptes(&space->paging, &accessor);
 
 	if (err == -EINVAL)
 		say("the PDPTEs that CR3 names have reserved bits set: a load of CR3 would fault");

@@ -15,6 +15,8 @@ KERNEL_DIR = RIG / os.environ.get("RIG_KERNEL", "release")
 
 KERNEL = KERNEL_DIR / "vmlinuz"
 INITRAMFS = KERNEL_DIR / "initramfs.cpio.gz"
+# A 32-bit guest is optional: see missing_32_bit().
+RIG_32 = RIG / "i386"
 QEMU = os.environ.get("RIG_QEMU", "/usr/bin/qemu-system-x86_64")
 MEMVIRT = BUILD / "bin" / "memvirt"
 MEMSTAT = BUILD / "bin" / "memstat"
@@ -33,6 +35,15 @@ def missing_guest():
         if not path.exists():
             return f"{path.relative_to(ROOT)} is not there (scripts/rig-prepare)"
     return None
+
+
+def missing_32_bit():
+    """Why no 32-bit guest can be booted here, or None."""
+    try:
+        return (RIG_32 / "missing").read_text().strip()
+    except FileNotFoundError:
+        pass
+    return None if (RIG_32 / "done").exists() else "no 32-bit kernel (scripts/rig-kernel32)"
 
 
 def missing_tools():
