@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the image says: lines on port 0xE9, which both models pass on. And its end.
- * tests/metal/harness/ reads it; the lines are described there.
+ * models.py reads it; main.c describes the lines.
  */
 #ifndef METAL_CONSOLE_H
 #define METAL_CONSOLE_H

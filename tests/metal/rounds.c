@@ -153,7 +153,8 @@ struct disturbance {
 	uint64_t was;
 };
 
-uint64_t world_disturb(struct world *world, bool stage2, uint64_t entry)
+/* An entry as chance will have it: rights, reserved bits, types, presence. */
+static uint64_t disturbed(struct world *world, uint64_t entry)
 {
 	struct chance *chance = &world->chance;
 	uint64_t random = chance_next(chance);
@@ -197,7 +198,7 @@ static void disturb(struct world *world, const struct note *note, struct disturb
 
 	disturbance->note = note;
 	disturbance->was = entry;
-	entry_write(note->hpa, note->bytes, world_disturb(world, note->stage2, entry));
+	entry_write(note->hpa, note->bytes, disturbed(world, entry));
 }
 
 static void put_back(struct world *world, const struct disturbance *disturbance)
@@ -327,7 +328,7 @@ static void set_keys(const struct access *access)
 		msr_write(MSR_PKRS, access->pkrs);
 }
 
-static void run(struct world *world, uint64_t number, const struct access *access, bool disturbed,
+static void run(struct world *world, uint64_t number, const struct access *access, bool as_made,
 		const struct prediction *prediction, struct tally *tally)
 {
 	uint32_t stamped = prediction->written_hpa ? *(uint32_t *)prediction->written_hpa : 0;
@@ -342,7 +343,7 @@ static void run(struct world *world, uint64_t number, const struct access *acces
 	tally->accesses++;
 	count_prediction(tally, world, access, prediction);
 	difference = compare(world, access, prediction, &outcome);
-	if (!difference && !world->changed && !disturbed &&
+	if (!difference && !world->changed && as_made &&
 	    !world_keeps_promise(world, access->gva, access->flags, &prediction->walk))
 		difference = "what the tables were made for";
 	if (difference)
@@ -371,7 +372,7 @@ static void make_access(struct world *world, uint64_t number, struct tally *tall
 	} else {
 		if (one_in(&world->chance, 4))
 			compare_direct(world, &access, &prediction);
-		run(world, number, &access, disturbance.note, &prediction, tally);
+		run(world, number, &access, !disturbance.note, &prediction, tally);
 		if (one_in(&world->chance, 2))
 			predict_undo(&prediction);
 	}

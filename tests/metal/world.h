@@ -128,16 +128,6 @@ void world_end(struct world *world);
 bool world_read_pdptes(const struct world *world, uint64_t pdpte[4]);
 
 /**
- * world_disturb() - change an entry as chance will: rights, reserved bits, types, presence
- * @world:  its chance
- * @stage2: an entry of stage 2; otherwise of the guest
- * @entry:  what it was
- *
- * Return: what it is to be.
- */
-uint64_t world_disturb(struct world *world, bool stage2, uint64_t entry);
-
-/**
  * world_keeps_promise() - whether tables do what was asked of those who made them
  * @world: whose tables are as they were made
  * @gva:   what was accessed
