@@ -129,8 +129,9 @@ void mv_guest_accessor_memory(struct mv_guest_accessor *accessor, struct mv_memo
 /* Apart from each other, so that neither's registers are spent on the other. */
 #define APART __attribute__((noinline))
 
-APART static int walk_accessor(const struct mv_paging *paging, const struct mv_guest_accessor *accessor,
-			 uint64_t gva, unsigned int access, struct mv_walk *walk)
+APART static int walk_accessor(const struct mv_paging *paging,
+			       const struct mv_guest_accessor *accessor, uint64_t gva,
+			       unsigned int access, struct mv_walk *walk)
 {
 	if (!accessor->change)
 		access |= MV_ACCESS_NO_UPDATE;
@@ -141,7 +142,7 @@ APART static int walk_accessor(const struct mv_paging *paging, const struct mv_g
 
 /* A memory's regions are kept once for the whole walk, not once for each entry. */
 APART static int walk_memory(const struct mv_paging *paging, struct mv_memory *memory, uint64_t gva,
-		       unsigned int access, struct mv_walk *walk)
+			     unsigned int access, struct mv_walk *walk)
 {
 	struct reader reader = { mv_memory_get_set(memory), NULL };
 	int error = mv_walk_any(paging, &through_memory, &reader, gva, access, walk);

@@ -206,9 +206,9 @@ MV_INLINE uint64_t mv_walk_entry_gpa(const struct mv_format *f, const struct mv_
 
 /** enum mv_walk_turn - where an entry leads */
 enum mv_walk_turn {
-	MV_TURN_DOWN,	 /* to the next table */
-	MV_TURN_LEAF,	 /* to a page: mv_walk_finish() is next */
-	MV_TURN_ABSENT,	 /* nowhere: not present */
+	MV_TURN_DOWN,	  /* to the next table */
+	MV_TURN_LEAF,	  /* to a page: mv_walk_finish() is next */
+	MV_TURN_ABSENT,	  /* nowhere: not present */
 	MV_TURN_RESERVED, /* nowhere: a reserved bit is set */
 };
 
@@ -298,7 +298,7 @@ MV_INLINE bool mv_walk_key_refuses(const struct mv_format *f, const struct mv_pa
 		return false;
 	rights = paging->keys[!!(state->granted & f->user)];
 	rights >>= 2 * (leaf >> f->pkey_low & 15);
-	refused |= access & MV_ACCESS_DATA ? 1 : 0; /* access disable */
+	refused |= access & MV_ACCESS_DATA ? 1 : 0;		  /* access disable */
 	refused |= mv_access_needs_write(paging, access) ? 2 : 0; /* write disable */
 	return rights & refused;
 }

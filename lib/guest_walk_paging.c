@@ -84,8 +84,8 @@ static uint64_t root_bits(enum mv_format_id format)
 {
 	if (format == MV_FORMAT_X86_PAE)
 		return MV_BITS(31, 5);
-	return format == MV_FORMAT_X86_32 || format == MV_FORMAT_X86_PSE ? MV_BITS(31, 12) :
-									   MV_BITS(51, 12);
+	return format == MV_FORMAT_X86_32 || format == MV_FORMAT_X86_PSE ? MV_BITS(31, 12)
+									 : MV_BITS(51, 12);
 }
 
 static void init_keys(struct mv_paging *paging)

@@ -14,9 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <memvirt/guest_walk.h>
-
-#include "support/guest_predicate.h"
+#include "support/guest_lab.h"
 #include "support/testing.h"
 
 #define THREADS_MAX 8
@@ -32,193 +30,6 @@
 #define PS  (1ULL << 7)
 #define NX  (1ULL << 63)
 #define KEY (9ULL << 59)
-
-/* --- a guest in which one address is mapped --------------------------------------------------- */
-
-/**
- * struct lab - one thread's guest
- * @entry:  by level: the one entry of a table that exists
- * @at:     by level: where it is
- * @cases, @mismatches: so far; the first mismatch is printed
- */
-struct lab {
-	struct guest_world world;
-	struct mv_paging paging;
-	uint64_t gva;
-	uint64_t entry[6];
-	uint64_t at[6];
-	unsigned int bytes;
-	uint64_t cases;
-	uint64_t mismatches;
-};
-
-/*
- * Tables lie at 7 << 3n pages: two flipped bits do not lead from one to another, and where an
- * address leads is found without a search. 0 for none.
- */
-static unsigned int level_at(const struct lab *lab, uint64_t gpa)
-{
-	unsigned int level;
-
-	if (!(gpa >> 12))
-		return 0;
-	level = (unsigned int)(__builtin_ctzll(gpa >> 12) / 3) + 1;
-	return level <= lab->world.levels && lab->at[level] == gpa ? level : 0;
-}
-
-static uint64_t table_at(unsigned int level)
-{
-	return 7ULL << 3 * (level - 1) << 12;
-}
-
-static int lab_read(void *ctx, uint64_t gpa, unsigned int bytes, uint64_t *entry)
-{
-	struct lab *lab = ctx;
-	unsigned int level = level_at(lab, gpa);
-
-	if (!level || bytes != lab->bytes)
-		return -EFAULT;
-	*entry = lab->entry[level];
-	return 0;
-}
-
-static int lab_change(void *ctx, uint64_t gpa, unsigned int bytes, uint64_t old, uint64_t entry)
-{
-	struct lab *lab = ctx;
-	unsigned int level = level_at(lab, gpa);
-
-	if (!level || bytes != lab->bytes)
-		return -EFAULT;
-	if (lab->entry[level] != old)
-		return -EAGAIN;
-	lab->entry[level] = entry;
-	return 0;
-}
-
-/* PDPTEs that are not used are absent, and not there to be read. */
-static int lab_read_pdpte(void *ctx, uint64_t gpa, unsigned int bytes, uint64_t *entry)
-{
-	struct lab *lab = ctx;
-
-	*entry = gpa == lab->at[3] ? lab->entry[3] : 0;
-	return 0;
-}
-
-static int load_pdptes(struct lab *lab)
-{
-	const struct mv_guest_accessor accessor = { lab_read_pdpte, NULL, lab };
-
-	return mv_paging_load_pdptes(&lab->paging, &accessor);
-}
-
-static const uint64_t mapped_gva[GUEST_MODES] = {
-	0xd5a3c9f1, 0x9b27e4d3, 0xe6b1d7a5, 0xffffb5a6c9e3d7f1, 0xffb5d3a6c9e3d7f1,
-};
-
-/* The registers that make a world. */
-static void lab_enter(struct lab *lab, const struct guest_world *world)
-{
-	struct mv_paging_registers registers = { 0 };
-	struct mv_cpu_model cpu = { .maxphyaddr = world->width };
-
-	lab->world = *world;
-	for (unsigned int level = 1; level < 6; level++)
-		lab->world.table[level] = table_at(level);
-	guest_world_prepare(&lab->world);
-	lab->gva = mapped_gva[world->mode];
-	lab->bytes = world->mode <= GUEST_PSE ? 4 : 8;
-	for (unsigned int level = 1; level <= lab->world.levels; level++)
-		lab->at[level] = table_at(level) +
-				 guest_index(&lab->world, level, lab->gva) * lab->bytes;
-	registers.cr0 = 0x80000001 | (uint64_t)world->wp << 16;
-	registers.cr3 = table_at(lab->world.levels);
-	registers.cr4 = (uint64_t)(world->mode == GUEST_PSE) << 4 |
-			(uint64_t)(world->mode >= GUEST_PAE) << 5 |
-			(uint64_t)(world->mode == GUEST_5L) << 12 | (uint64_t)world->smep << 20 |
-			(uint64_t)world->smap << 21 | (uint64_t)world->pke << 22 |
-			(uint64_t)world->pks << 24;
-	registers.efer = (uint64_t)world->nxe << 11 | (world->mode >= GUEST_4L ? 0x500 : 0);
-	registers.pkru = world->pkru;
-	registers.pkrs = world->pkrs;
-	cpu.features = (world->pages_1g ? MV_CPU_1G : 0) | (world->pse36 ? MV_CPU_PSE36 : 0) |
-		       (world->amd ? MV_CPU_AMD : 0);
-	insist(!mv_paging_init(&lab->paging, &registers, &cpu));
-}
-
-/* --- one case -------------------------------------------------------------------------------- */
-
-static unsigned int access_bits(const struct guest_access *access)
-{
-	return (access->read ? MV_ACCESS_READ : 0) | (access->write ? MV_ACCESS_WRITE : 0) |
-	       (access->fetch ? MV_ACCESS_FETCH : 0) | (access->user ? MV_ACCESS_USER : 0) |
-	       (access->implicit ? MV_ACCESS_IMPLICIT : 0) | (access->ac ? MV_ACCESS_AC : 0) |
-	       (access->shadow_stack ? MV_ACCESS_SHADOW_STACK : 0);
-}
-
-static bool good_agrees(const struct guest_expected *expected, const struct mv_walk *walk)
-{
-	uint32_t rights = MV_ATTR_READ | (expected->may_write ? MV_ATTR_WRITE : 0) |
-			  (expected->may_fetch ? MV_ATTR_EXEC : 0) |
-			  (expected->may_user ? MV_ATTR_USER : 0) |
-			  (expected->dirty ? MV_ATTR_DIRTY : 0);
-
-	return walk->kind == MV_WALK_OK && walk->gpa == expected->gpa &&
-	       walk->page_lg2 == expected->page_lg2 && walk->level == expected->level &&
-	       (walk->attr & (MV_ATTR_RIGHTS | MV_ATTR_DIRTY)) == rights;
-}
-
-static bool agrees(const struct guest_expected *expected, int error, const struct mv_walk *walk)
-{
-	if (expected->outcome == GUEST_ELSEWHERE)
-		return error == -EFAULT;
-	if (error)
-		return false;
-	if (expected->outcome == GUEST_GOOD)
-		return good_agrees(expected, walk);
-	return walk->kind == MV_WALK_PAGE_FAULT && walk->error_code == expected->error &&
-	       walk->level == expected->level;
-}
-
-static void tell(const struct lab *lab, const uint64_t *before, unsigned int access,
-		 const struct guest_expected *expected, int error, const struct mv_walk *walk)
-{
-	const struct guest_world *world = &lab->world;
-
-	print_message("# mode %d wp %d nxe %d smep %d smap %d pke %d pks %d 1g %d pse36 %d amd %d "
-		      "width %u pkru %x pkrs %x access %x\n",
-		      world->mode, world->wp, world->nxe, world->smep, world->smap, world->pke,
-		      world->pks, world->pages_1g, world->pse36, world->amd, world->width,
-		      world->pkru, world->pkrs, access);
-	for (unsigned int level = world->levels; level; level--)
-		print_message("#   level %u: %016lx, then %016lx, expected %016lx\n", level,
-			      before[level], lab->entry[level], expected->after[level]);
-	print_message("#   expected outcome %d level %u error %x gpa %lx lg2 %u w%d x%d u%d d%d\n",
-		      expected->outcome, expected->level, expected->error, expected->gpa,
-		      expected->page_lg2, expected->may_write, expected->may_fetch,
-		      expected->may_user, expected->dirty);
-	print_message("#   got %d kind %d level %u error %x gpa %lx lg2 %u attr %x\n", error,
-		      walk->kind, walk->level, walk->error_code, walk->gpa, walk->page_lg2,
-		      walk->attr);
-}
-
-static void try_case(struct lab *lab, const struct guest_access *access, unsigned int bits)
-{
-	const struct mv_guest_accessor accessor = { lab_read, lab_change, lab };
-	struct guest_expected expected = { 0 };
-	uint64_t before[6];
-	struct mv_walk walk;
-	int error;
-
-	memcpy(before, lab->entry, sizeof(before));
-	guest_predict(&lab->world, before, lab->gva, access, &expected);
-	error = mv_guest_walk(&lab->paging, &accessor, lab->gva, bits, &walk);
-	lab->cases++;
-	if (agrees(&expected, error, &walk) &&
-	    !memcmp(lab->entry, expected.after, sizeof(lab->entry)))
-		return;
-	if (!lab->mismatches++)
-		tell(lab, before, bits, &expected, error, &walk);
-}
 
 /* --- what is combined ------------------------------------------------------------------------ */
 
@@ -266,12 +77,12 @@ static void lead_to(const struct guest_world *world, unsigned int leaf, uint64_t
 
 	memset(entry, 0, 6 * sizeof(*entry));
 	for (unsigned int level = leaf + 1; level <= world->levels; level++)
-		entry[level] = table_at(level - 1) | P | W | U | A;
+		entry[level] = guest_lab_table(level - 1) | P | W | U | A;
 	entry[leaf] = page | P | W | U | A | D | (leaf > 1 ? PS : 0);
 	if (leaf == 1)
 		entry[1] |= 0x5000;
 	if (world->mode == GUEST_PAE)
-		entry[3] = table_at(2) | P;
+		entry[3] = guest_lab_table(2) | P;
 }
 
 /* How many sizes of pages a mode has. */
@@ -296,7 +107,7 @@ static unsigned int levels_with_rights(enum guest_mode mode)
 struct sweep {
 	const char *name;
 	uint64_t (*blocks)(enum guest_mode mode);
-	void (*run)(struct lab *lab, enum guest_mode mode, uint64_t block);
+	void (*run)(struct guest_lab *lab, enum guest_mode mode, uint64_t block);
 };
 
 /* --- sweep: rights on every level ------------------------------------------------------------ */
@@ -324,7 +135,7 @@ static void set_keys(struct guest_world *world, unsigned int choice)
 }
 
 /* Clears what pattern @marks leaves out; false where the pattern is one too many. */
-static bool apply_marks(struct lab *lab, unsigned int leaf, unsigned int marks)
+static bool apply_marks(struct guest_lab *lab, unsigned int leaf, unsigned int marks)
 {
 	unsigned int top = lab->world.mode == GUEST_PAE ? 2 : lab->world.levels;
 
@@ -344,12 +155,12 @@ static bool apply_marks(struct lab *lab, unsigned int leaf, unsigned int marks)
 }
 
 /* Three bits a level: W, U, NX where there is one. */
-static void set_rights(struct lab *lab, const uint64_t *base, unsigned int leaf, unsigned int top,
-		       unsigned int rights)
+static void set_rights(struct guest_lab *lab, const uint64_t *base, unsigned int leaf,
+		       unsigned int top, unsigned int rights)
 {
 	for (unsigned int level = leaf; level <= top; level++, rights >>= 3)
-		lab->entry[level] = (base[level] & ~(W | U)) | (rights & 3) << 1 |
-				    (uint64_t)(rights & 4) << 61;
+		lab->entry[level] =
+			(base[level] & ~(W | U)) | (rights & 3) << 1 | (uint64_t)(rights & 4) << 61;
 	for (unsigned int level = top + 1; level <= lab->world.levels; level++)
 		lab->entry[level] = base[level];
 }
@@ -360,13 +171,13 @@ static bool has_wrong_bits(enum guest_mode mode, unsigned int rights)
 	return mode <= GUEST_PSE && (rights & 044);
 }
 
-static void run_rights(struct lab *lab, enum guest_mode mode, uint64_t block)
+static void run_rights(struct guest_lab *lab, enum guest_mode mode, uint64_t block)
 {
 	struct guest_world world = { .mode = mode, .width = 40, .pages_1g = true, .pse36 = true };
 	unsigned int leaf = digit(&block, page_sizes(mode)) + 1;
 	unsigned int marks = digit(&block, MARKS_MAX);
 	const struct guest_access *access = &accesses[digit(&block, COUNT_OF(accesses))];
-	unsigned int bits = access_bits(access), top = levels_with_rights(mode);
+	unsigned int top = levels_with_rights(mode);
 	uint64_t base[6];
 
 	world.wp = yes(&block);
@@ -374,23 +185,24 @@ static void run_rights(struct lab *lab, enum guest_mode mode, uint64_t block)
 	world.smep = yes(&block);
 	world.smap = yes(&block);
 	set_keys(&world, (unsigned int)block);
-	lab_enter(lab, &world);
+	guest_lab_enter(lab, &world);
 	lead_to(&lab->world, leaf, lab->entry);
 	if (!apply_marks(lab, leaf, marks))
 		return;
 	if (mode >= GUEST_4L)
 		lab->entry[leaf] |= KEY;
 	memcpy(base, lab->entry, sizeof(base));
-	insist(!load_pdptes(lab));
+	insist(!guest_lab_load_pdptes(lab));
 	for (unsigned int rights = 0; rights < 1u << 3 * (top - leaf + 1); rights++) {
 		if (has_wrong_bits(mode, rights))
 			continue;
 		set_rights(lab, base, leaf, top, rights);
-		try_case(lab, access, bits);
+		guest_lab_try(lab, access);
 	}
 }
 
-/* --- sweep: every bit, singly and in pairs, also of two levels --------------------------------- */
+/* --- sweep: every bit, singly and in pairs, also of two levels ---------------------------------
+ */
 
 static const unsigned int widths[] = { 32, 36, 39, 40, 46, 52 };
 static const struct guest_access bit_accesses[] = {
@@ -404,7 +216,7 @@ static uint64_t bits_blocks(enum guest_mode mode)
 	return 16 * COUNT_OF(widths) * COUNT_OF(bit_accesses) * page_sizes(mode);
 }
 
-static void flip(struct lab *lab, unsigned int place)
+static void flip(struct guest_lab *lab, unsigned int place)
 {
 	unsigned int places = lab->bytes * 8;
 
@@ -412,25 +224,25 @@ static void flip(struct lab *lab, unsigned int place)
 }
 
 /* PAE: the entry of level 3 is judged when CR3 is loaded. */
-static bool is_loaded(struct lab *lab, uint64_t pdpte_before)
+static bool is_loaded(struct guest_lab *lab, uint64_t pdpte_before)
 {
 	if (lab->world.mode != GUEST_PAE || lab->entry[3] == pdpte_before)
 		return true;
 	if (guest_pdpte_refused(&lab->world, lab->entry[3])) {
 		lab->cases++;
-		lab->mismatches += load_pdptes(lab) != -EINVAL;
+		lab->mismatches += guest_lab_load_pdptes(lab) != -EINVAL;
 		return false;
 	}
-	insist(!load_pdptes(lab));
+	insist(!guest_lab_load_pdptes(lab));
 	return true;
 }
 
-static void run_bits(struct lab *lab, enum guest_mode mode, uint64_t block)
+static void run_bits(struct guest_lab *lab, enum guest_mode mode, uint64_t block)
 {
 	struct guest_world world = { .mode = mode, .wp = true, .pke = true, .pkru = 0x55555554 };
 	unsigned int leaf = digit(&block, page_sizes(mode)) + 1;
 	const struct guest_access *access = &bit_accesses[digit(&block, COUNT_OF(bit_accesses))];
-	unsigned int bits = access_bits(access), places;
+	unsigned int places;
 	uint64_t base[6];
 
 	world.width = widths[digit(&block, COUNT_OF(widths))];
@@ -440,35 +252,36 @@ static void run_bits(struct lab *lab, enum guest_mode mode, uint64_t block)
 	world.amd = yes(&block);
 	if (world.width < 39) /* the pages' addresses are that wide */
 		world.width = leaf == 1 || mode <= GUEST_PSE ? world.width : 39;
-	lab_enter(lab, &world);
+	guest_lab_enter(lab, &world);
 	lead_to(&lab->world, leaf, base);
 	places = lab->world.levels * lab->bytes * 8;
 	for (unsigned int one = 0; one < places; one++) {
 		for (unsigned int other = one; other < places; other++) {
 			memcpy(lab->entry, base, sizeof(base));
-			insist(mode != GUEST_PAE || !load_pdptes(lab));
+			insist(mode != GUEST_PAE || !guest_lab_load_pdptes(lab));
 			flip(lab, one);
 			if (other != one)
 				flip(lab, other);
 			if (is_loaded(lab, base[3]))
-				try_case(lab, access, bits);
+				guest_lab_try(lab, access);
 		}
 	}
 }
 
-/* --- sweep: absent and ill-formed entries on any levels, with rights and keys that refuse ------- */
+/* --- sweep: absent and ill-formed entries on any levels, with rights and keys that refuse -------
+ */
 
 static uint64_t presence_blocks(enum guest_mode mode)
 {
 	return 16 * COUNT_OF(accesses) * page_sizes(mode);
 }
 
-static void run_presence(struct lab *lab, enum guest_mode mode, uint64_t block)
+static void run_presence(struct guest_lab *lab, enum guest_mode mode, uint64_t block)
 {
 	struct guest_world world = { .mode = mode, .width = 40, .pages_1g = true, .wp = true };
 	unsigned int leaf = digit(&block, page_sizes(mode)) + 1;
 	const struct guest_access *access = &accesses[digit(&block, COUNT_OF(accesses))];
-	unsigned int bits = access_bits(access), levels;
+	unsigned int levels;
 	uint64_t base[6], bad = mode <= GUEST_PSE ? 1ULL << 21 : 1ULL << 45;
 
 	world.nxe = yes(&block);
@@ -476,7 +289,7 @@ static void run_presence(struct lab *lab, enum guest_mode mode, uint64_t block)
 	world.smap = yes(&block);
 	world.pke = world.pks = yes(&block);
 	world.pkru = world.pkrs = 0xffffffff;
-	lab_enter(lab, &world);
+	guest_lab_enter(lab, &world);
 	lead_to(&lab->world, leaf, base);
 	levels = levels_with_rights(mode) - leaf + 1;
 	/* Three bits a level: absent, ill-formed, refuses everything. */
@@ -487,8 +300,8 @@ static void run_presence(struct lab *lab, enum guest_mode mode, uint64_t block)
 			if (left & 2 && (mode > GUEST_PSE || level == leaf))
 				lab->entry[level] |= bad;
 		}
-		insist(mode != GUEST_PAE || kinds || !load_pdptes(lab));
-		try_case(lab, access, bits);
+		insist(mode != GUEST_PAE || kinds || !guest_lab_load_pdptes(lab));
+		guest_lab_try(lab, access);
 	}
 }
 
@@ -521,7 +334,7 @@ static bool is_chosen(const struct crew *crew, uint64_t block)
 static void *work(void *arg)
 {
 	struct crew *crew = arg;
-	struct lab lab;
+	struct guest_lab lab;
 	uint64_t block;
 
 	memset(&lab, 0, sizeof(lab));

@@ -299,7 +299,8 @@ static int see_leaf(void *ctx, const struct mv_mapping *mapping)
 
 static void list_leaves(uint64_t first)
 {
-	uint64_t last = fuzz.paging.enabled && fuzz.world.mode >= GUEST_4L ? UINT64_MAX : UINT32_MAX;
+	uint64_t last =
+		fuzz.paging.enabled && fuzz.world.mode >= GUEST_4L ? UINT64_MAX : UINT32_MAX;
 	struct seen seen = { 0 };
 	int result;
 
@@ -334,7 +335,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	insist(!error || error == -EINVAL || error == -EFAULT);
 	fuzz.memory.bytes = fuzz.world.mode <= GUEST_PSE ? 4 : 8;
 	for (unsigned int i = 0; i < accesses; i++)
-		try_access(access[i].gva, access[i].access, flags & FLAG_REFUSE ? flags / 4 % 16 : 0);
+		try_access(access[i].gva, access[i].access,
+			   flags & FLAG_REFUSE ? flags / 4 % 16 : 0);
 	list_leaves(access[0].gva);
 	return 0;
 }

@@ -123,8 +123,8 @@ static int model_walk(uint64_t gva, unsigned int access, struct mv_nested_walk *
 		return error;
 	if (guest.kind == MV_WALK_OK)
 		return model_final(&guest, access, walk);
-	walk->kind = guest.kind == MV_WALK_PAGE_FAULT ? MV_NESTED_PAGE_FAULT :
-							MV_NESTED_NOT_CANONICAL;
+	walk->kind =
+		guest.kind == MV_WALK_PAGE_FAULT ? MV_NESTED_PAGE_FAULT : MV_NESTED_NOT_CANONICAL;
 	walk->error_code = guest.error_code;
 	walk->level = guest.level;
 	return 0;

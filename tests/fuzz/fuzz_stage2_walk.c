@@ -50,8 +50,9 @@ static bool take_stage2(struct fuzz_input *input)
 		.ve = config.features & MV_FEATURE_VE,
 		.no_exec = config.features & MV_FEATURE_NX,
 		.exit_info = config.features & MV_FEATURE_EXIT_INFO,
-		.levels = config.format == MV_FORMAT_EPT_5L || config.format == MV_FORMAT_NPT_5L ? 5 :
-												     4,
+		.levels = config.format == MV_FORMAT_EPT_5L || config.format == MV_FORMAT_NPT_5L
+				  ? 5
+				  : 4,
 		.width = config.maxphyaddr,
 	};
 	stage2_world_prepare(&fuzz.world);
@@ -94,8 +95,8 @@ static void check_end(const struct mv_stage2_walk *walk, const struct stage2_exp
 		insist(walk->phys == expected->phys && walk->page_lg2 == expected->page_lg2);
 		return;
 	}
-	insist(walk->kind == (expected->outcome == STAGE2_FORBIDDEN ? MV_STAGE2_VIOLATION :
-								      MV_STAGE2_MISCONFIGURED));
+	insist(walk->kind == (expected->outcome == STAGE2_FORBIDDEN ? MV_STAGE2_VIOLATION
+								    : MV_STAGE2_MISCONFIGURED));
 	insist(walk->code == expected->code && walk->suppress_ve == expected->suppress_ve);
 }
 
@@ -229,7 +230,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_memory_fill(&fuzz.memory, &input);
 	fuzz.memory.bytes = 8;
 	for (unsigned int i = 0; i < 1 + flags / 64; i++) {
-		try_access(access[i].gpa, access[i].access, flags & FLAG_REFUSE ? flags / 4 % 16 : 0);
+		try_access(access[i].gpa, access[i].access,
+			   flags & FLAG_REFUSE ? flags / 4 % 16 : 0);
 		decode(access[i].gpa, access[i].access, flags, access[i].access);
 	}
 	return 0;

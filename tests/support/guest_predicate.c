@@ -86,8 +86,8 @@ void guest_world_prepare(struct guest_world *world)
 	for (unsigned int level = 1; level <= world->levels; level++)
 		for (unsigned int bit = 0; bit < (is_32(world) ? 32 : 64); bit++)
 			for (unsigned int page = 0; page < 2; page++)
-				if (is_32(world) ? is_reserved_32(world, page, level, bit) :
-						   is_reserved_wide(world, page, level, bit))
+				if (is_32(world) ? is_reserved_32(world, page, level, bit)
+						 : is_reserved_wide(world, page, level, bit))
 					world->reserved[level][page] |= BIT(bit);
 }
 

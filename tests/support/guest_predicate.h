@@ -28,7 +28,7 @@ struct guest_world {
 
 	unsigned int levels;
 	unsigned int page_levels; /* set of levels that may map a page */
-	uint64_t reserved[6][2]; /* by level, and whether the entry maps a page */
+	uint64_t reserved[6][2];  /* by level, and whether the entry maps a page */
 };
 
 /* An access, one fact each; none of the first three: only translate. */
@@ -45,9 +45,9 @@ enum guest_outcome {
 
 struct guest_expected {
 	enum guest_outcome outcome;
-	unsigned int level;  /* of the entry that decides */
-	unsigned int error;  /* of the fault */
-	uint64_t gpa;	     /* where good, and what follows */
+	unsigned int level; /* of the entry that decides */
+	unsigned int error; /* of the fault */
+	uint64_t gpa;	    /* where good, and what follows */
 	unsigned int page_lg2;
 	bool may_write, may_fetch, may_user, dirty;
 	uint64_t after[6]; /* entries in the end */

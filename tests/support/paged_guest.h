@@ -12,16 +12,16 @@
 #define PAGED_PAGES 64 /* of guest memory, from address 0 */
 
 /* Bits of entries, as the manual numbers them. */
-#define PTE_P	 (1ULL << 0)
-#define PTE_W	 (1ULL << 1)
-#define PTE_U	 (1ULL << 2)
-#define PTE_A	 (1ULL << 5)
-#define PTE_D	 (1ULL << 6)
-#define PTE_PS	 (1ULL << 7)
-#define PTE_G	 (1ULL << 8)
-#define PTE_NX	 (1ULL << 63)
+#define PTE_P	   (1ULL << 0)
+#define PTE_W	   (1ULL << 1)
+#define PTE_U	   (1ULL << 2)
+#define PTE_A	   (1ULL << 5)
+#define PTE_D	   (1ULL << 6)
+#define PTE_PS	   (1ULL << 7)
+#define PTE_G	   (1ULL << 8)
+#define PTE_NX	   (1ULL << 63)
 #define PTE_KEY(k) ((uint64_t)(k) << 59)
-#define PTE_ALL	 (PTE_P | PTE_W | PTE_U)
+#define PTE_ALL	   (PTE_P | PTE_W | PTE_U)
 
 enum paged_mode {
 	PAGED_32,

@@ -7,13 +7,13 @@
 #include "support/paged_guest.h"
 #include "support/testing.h"
 
-#define READ  MV_ACCESS_READ
-#define WRITE MV_ACCESS_WRITE
-#define FETCH MV_ACCESS_FETCH
-#define USER  MV_ACCESS_USER
-#define AC    MV_ACCESS_AC
+#define READ	 MV_ACCESS_READ
+#define WRITE	 MV_ACCESS_WRITE
+#define FETCH	 MV_ACCESS_FETCH
+#define USER	 MV_ACCESS_USER
+#define AC	 MV_ACCESS_AC
 #define IMPLICIT MV_ACCESS_IMPLICIT
-#define SHADOW MV_ACCESS_SHADOW_STACK
+#define SHADOW	 MV_ACCESS_SHADOW_STACK
 
 #define P    0x01u
 #define W    0x02u

@@ -23,7 +23,8 @@ static int note_leaf(void *ctx, const struct mv_mapping *mapping)
 static int leaves(uint64_t first, uint64_t last, struct found *found)
 {
 	found->count = 0;
-	return mv_guest_for_each_leaf(&guest.paging, &guest.accessor, first, last, note_leaf, found);
+	return mv_guest_for_each_leaf(&guest.paging, &guest.accessor, first, last, note_leaf,
+				      found);
 }
 
 static void one_leaf_of_each_mode(void **state)

@@ -189,7 +189,8 @@ static void a_guest_that_always_changes_gets_no_answer(void **state)
 	guest.disturb = change_always;
 	before = guest.walk;
 	assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, guest.gva, READ,
-				       &guest.walk), -EAGAIN);
+				       &guest.walk),
+			 -EAGAIN);
 	assert_memory_equal(&before, &guest.walk, sizeof(before));
 	assert_true(guest.reads <= 4 * MV_WALK_ATTEMPTS);
 }
@@ -210,7 +211,8 @@ static void what_the_accessor_says_is_passed_on(void **state)
 			memset(&guest.walk, 0x5a, sizeof(guest.walk));
 			memcpy(&before, &guest.walk, sizeof(before));
 			assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, guest.gva,
-						       READ, &guest.walk), errors[i]);
+						       READ, &guest.walk),
+					 errors[i]);
 			assert_memory_equal(&before, &guest.walk, sizeof(before));
 			assert_int_equal(guest.reads, 6 - level);
 		}
@@ -228,7 +230,8 @@ static void so_is_what_it_says_to_a_change(void **state)
 	guest.disturb = refuse_change;
 	guest.fail_error = -EROFS;
 	assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, guest.gva, READ,
-				       &guest.walk), -EROFS);
+				       &guest.walk),
+			 -EROFS);
 }
 
 static void a_table_outside_memory_is_efault(void **state)
@@ -237,7 +240,8 @@ static void a_table_outside_memory_is_efault(void **state)
 		paged_init(&guest, mode);
 		paged_set(&guest, 2, 0x7fff0000 | PTE_ALL);
 		assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, guest.gva, READ,
-					       &guest.walk), -EFAULT);
+					       &guest.walk),
+				 -EFAULT);
 	}
 }
 
@@ -270,11 +274,13 @@ static void pdptes_may_be_read_and_checked_in_each_walk(void **state)
 
 	paged_init(&guest, PAGED_PAE);
 	memset(guest.paging.pdpte, 0, sizeof(guest.paging.pdpte));
-	assert_int_equal(mv_walk_any(&guest.paging, &reach, &guest, guest.gva, READ, &guest.walk), 0);
+	assert_int_equal(mv_walk_any(&guest.paging, &reach, &guest, guest.gva, READ, &guest.walk),
+			 0);
 	assert_int_equal(guest.walk.kind, MV_WALK_OK);
 	assert_int_equal(guest.reads, 3);
 	paged_set(&guest, 3, paged_get(&guest, 3) | PTE_W);
-	assert_int_equal(mv_walk_any(&guest.paging, &reach, &guest, guest.gva, READ, &guest.walk), 0);
+	assert_int_equal(mv_walk_any(&guest.paging, &reach, &guest, guest.gva, READ, &guest.walk),
+			 0);
 	assert_int_equal(guest.walk.error_code, 9);
 	assert_int_equal(guest.walk.level, 3);
 }
@@ -290,7 +296,8 @@ static void a_walk_may_begin_below_the_root(void **state)
 	half.level = 2;
 	half.table = paged_table_gpa(&guest, 2);
 	assert_int_equal(mv_walk_go_on(&mv_format_x86_4l, &guest.paging, &reach, &guest, &half,
-				       WRITE | USER, &guest.walk), 0);
+				       WRITE | USER, &guest.walk),
+			 0);
 	assert_int_equal(guest.walk.kind, MV_WALK_OK);
 	assert_int_equal(guest.walk.gpa, 0x7654123);
 	assert_int_equal(guest.walk.steps, 2);
@@ -303,7 +310,8 @@ static void a_walk_may_begin_below_the_root(void **state)
 	half.table = paged_table_gpa(&guest, 2);
 	half.granted &= ~PTE_W;
 	assert_int_equal(mv_walk_go_on(&mv_format_x86_4l, &guest.paging, &reach, &guest, &half,
-				       WRITE | USER, &guest.walk), 0);
+				       WRITE | USER, &guest.walk),
+			 0);
 	assert_int_equal(guest.walk.error_code, 7);
 }
 
@@ -332,7 +340,8 @@ static void tables_may_lie_in_a_memory(void **state)
 		assert_int_equal(paged_fault(&guest, WRITE | USER), PAGED_OK);
 		assert_int_equal(guest.walk.gpa, 0x7654123);
 		assert_int_equal(mv_memory_read(machine.memory, paged_entry_gpa(&guest, 1), &leaf,
-						mode < PAGED_PAE ? 4 : 8), 0);
+						mode < PAGED_PAE ? 4 : 8),
+				 0);
 		assert_int_equal(leaf, 0x7654000 | PTE_ALL | PTE_A | PTE_D);
 		/* A copied accessor of the same memory, with nothing to change. */
 		guest.accessor.change = NULL;
@@ -351,7 +360,8 @@ static void a_memory_ends_where_its_regions_do(void **state)
 	copy_tables(&machine, &guest);
 	mv_guest_accessor_memory(&guest.accessor, machine.memory);
 	assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, guest.gva, READ,
-				       &guest.walk), -EFAULT);
+				       &guest.walk),
+			 -EFAULT);
 	guest_finish(&machine);
 }
 

@@ -6,21 +6,21 @@
 #include "support/paged_guest.h"
 #include "support/testing.h"
 
-#define READ  MV_ACCESS_READ
-#define USER  MV_ACCESS_USER
-#define RSVD  0x09u /* P and RSVD */
+#define READ MV_ACCESS_READ
+#define USER MV_ACCESS_USER
+#define RSVD 0x09u /* P and RSVD */
 
-#define CR0_PE	 1ULL
-#define CR0_WP	 0x10000ULL
-#define CR0_PG	 0x80000000ULL
-#define CR4_PAE	 0x20ULL
-#define CR4_PGE	 0x80ULL
-#define CR4_CET	 0x800000ULL
+#define CR0_PE	    1ULL
+#define CR0_WP	    0x10000ULL
+#define CR0_PG	    0x80000000ULL
+#define CR4_PAE	    0x20ULL
+#define CR4_PGE	    0x80ULL
+#define CR4_CET	    0x800000ULL
 #define CR4_LAM_SUP (1ULL << 28)
 #define CR3_LAM_U57 (1ULL << 61)
 #define CR3_LAM_U48 (1ULL << 62)
-#define EFER_LME 0x100ULL
-#define EFER_LMA 0x400ULL
+#define EFER_LME    0x100ULL
+#define EFER_LMA    0x400ULL
 
 static struct paged_guest guest;
 
@@ -286,10 +286,12 @@ static void a_failed_load_of_pdptes_says_why(void **state)
 static enum mv_walk_kind kind_of(uint64_t gva, unsigned int access)
 {
 	memset(&guest.walk, 0x5a, sizeof(guest.walk));
-	assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, gva, access, &guest.walk), 0);
+	assert_int_equal(mv_guest_walk(&guest.paging, &guest.accessor, gva, access, &guest.walk),
+			 0);
 	if (guest.walk.kind == MV_WALK_NOT_CANONICAL)
 		assert_int_equal(guest.walk.steps | guest.walk.level | guest.walk.error_code |
-				 guest.walk.gpa | guest.walk.page_lg2 | guest.walk.attr, 0);
+					 guest.walk.gpa | guest.walk.page_lg2 | guest.walk.attr,
+				 0);
 	return guest.walk.kind;
 }
 
