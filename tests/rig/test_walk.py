@@ -19,7 +19,7 @@ from harness import paths, tap
 from harness.control import PAGE, RunDir
 from harness.deadline import wait_for
 from harness.guest import make_initramfs, shell_script
-from harness.outside import RamMeter
+from harness.outside import RamMeter, ram_file
 from harness.vm import MIB, Vm
 from harness.workload import check_workload, note_stats, workload_script
 
@@ -219,6 +219,26 @@ def check_guest(vm, walker, levels):
     return leaves
 
 
+def gpa_of(offset):
+    """Of a place in the memory of boot()'s guests."""
+    return offset if offset < 128 * MIB else (1 << 32) + offset - 128 * MIB
+
+
+def check_holes(vm, walker):
+    """Tables where the guest never wrote: they read as zeros, and stay holes."""
+    ram = RamMeter(vm.pid, MEMORY * MIB)
+    before = ram.bytes()
+    file = os.open(ram_file(vm.pid, MEMORY * MIB), os.O_RDONLY)
+    for start in range(0, MEMORY * MIB, 16 * MIB):
+        hole = os.lseek(file, start, os.SEEK_HOLE)
+        if hole < MEMORY * MIB:
+            walk, = walker.json("--cr3", f"{gpa_of(hole):x}", "0", status=1)["walks"]
+            tap.check_equal([step["entry"] for step in walk["steps"]], ["0x0"], f"{walk}")
+    os.close(file)
+    tap.check_equal(ram.bytes(), before, "bytes of the file, after looking into holes")
+    ram.close()
+
+
 def check_access(walker, leaves):
     """Rights: what a page grants is granted, and what it does not is refused, with its code."""
     kinds = {"r": "read", "w": "write", "x": "execute"}
@@ -250,6 +270,7 @@ def test_five_levels():
         stop_busy(vm)
         walker = plain(run_dir, vm)
         check_access(walker, check_guest(vm, walker, 5))
+        check_holes(vm, walker)
         check_words(walker, register(vm, "RIP"))
         check_gpa(walker)
         check_command_line(walker)
@@ -296,6 +317,14 @@ def settle(vm, control, limit, ram):
     return control.stats()
 
 
+def look_anywhere(walker):
+    """At pages that are stored, resident, or were never there, as if they were tables."""
+    chance = random.Random(SEED)
+    for _ in range(40):
+        page = chance.randrange(1 << 8, 192 * MIB // PAGE)
+        walker.run("--cr3", f"{page * PAGE:x}", "--json", f"{chance.getrandbits(47):x}")
+
+
 def check_untouched(before, after, ram):
     """Pages changed places; none was made."""
     tap.check_equal(after["zero-fills"], before["zero-fills"], "pages of zeros made")
@@ -317,6 +346,7 @@ def test_managed():
         walker = Walker(run_dir, "managed")
         before = settle(vm, control, 4, ram)
         leaves = walker.leaves()
+        look_anywhere(walker)
         after = control.stats()
         note_stats(after)
         tap.check(after["restores"] - before["restores"] > 20, "no table was in the store")

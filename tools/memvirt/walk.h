@@ -158,6 +158,7 @@ struct walk_result {
  * @has_second, @second: the second stage of a guest's guest, whose addresses stage 1 then gives
  * @accessor: for stage 1, through the second stage where there is one
  * @more_access: what the processor's flags add to every access
+ * @pkru_guessed: rights by key are asked for, and not known
  * @trace:    what the walk under way has read of stage 1, @traced entries
  * @tables:   and the translations of these entries' addresses
  * @stopped:  what made it end early, besides an error: WALK_OK for nothing
@@ -170,6 +171,7 @@ struct walk_space {
 	struct mv_stage2 second;
 	struct mv_guest_accessor accessor;
 	unsigned int more_access;
+	bool pkru_guessed;
 
 	struct mv_walk_step trace[MV_LEVEL_MAX];
 	struct mv_stage2_walk tables[MV_LEVEL_MAX];

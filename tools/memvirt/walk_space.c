@@ -185,10 +185,9 @@ int walk_space_open(struct walk_space *space, struct walk_vm *vm,
 	space->more_access = vm->registers.rflags & RFLAGS_AC ? MV_ACCESS_AC : 0;
 	if (options->second != WALK_NO_SECOND && open_second(space, vm, options))
 		return -1;
-	/* Without rights by key nothing can be said of accesses to pages that have one. */
-	if ((options->access & (MV_ACCESS_READ | MV_ACCESS_WRITE)) && (registers.cr4 & CR4_PKE) &&
-	    !vm->registers.pkru_known && !(options->given >> WALK_PKRU & 1))
-		say("QEMU does not show PKRU: taken for 0, which denies nothing; see --pkru");
+	space->pkru_guessed = (options->access & (MV_ACCESS_READ | MV_ACCESS_WRITE)) &&
+			      (registers.cr4 & CR4_PKE) && !vm->registers.pkru_known &&
+			      !(options->given >> WALK_PKRU & 1);
 	return load_pdptes(space);
 }
 
@@ -261,6 +260,17 @@ static int take_error(struct walk_space *space, int err, struct walk_result *res
 	return 0;
 }
 
+/* Once: without PKRU nothing can be said of accesses to user pages that have a key. */
+static void warn_of_key(struct walk_space *space, const struct mv_walk *walk)
+{
+	if (!space->pkru_guessed || walk->kind != MV_WALK_OK || !MV_ATTR_PKEY_OF(walk->attr) ||
+	    !(walk->attr & MV_ATTR_USER))
+		return;
+	say("pages have protection keys, and QEMU does not show PKRU: taken for 0, which denies "
+	    "nothing; see --pkru");
+	space->pkru_guessed = false;
+}
+
 static int walk_first(struct walk_space *space, unsigned int access, struct walk_result *result)
 {
 	int err;
@@ -275,6 +285,7 @@ static int walk_first(struct walk_space *space, unsigned int access, struct walk
 		take_trace(space, result->address, &result->guest);
 		return take_error(space, err, result);
 	}
+	warn_of_key(space, &result->guest);
 	if (result->guest.kind != MV_WALK_OK)
 		result->outcome = WALK_FAULT;
 	result->gpa = result->guest.gpa;
