@@ -325,8 +325,9 @@ struct mv_nested_cache;
  * struct mv_nested_cache_config - what mv_nested_cache_create() needs
  * @size:     sizeof(struct mv_nested_cache_config)
  * @platform: NULL for mv_platform_linux(); the freestanding library has none to fall back on
- * @pages_lg2: log2 of the translations of 4 KiB pages it holds; 4 to 20, 0 for 11. Of larger
- *            pages it holds a quarter as many of 2 MiB, and 16 of 1 GiB.
+ * @pages_lg2: log2 of the entries for pages of 4 KiB; 4 to 20, 0 for 10. An entry holds up to eight
+ *            neighbours, where both stages map them in a row with the same rights. Besides there
+ *            are a quarter as many entries for pages of 2 MiB, and 16 for 1 GiB.
  * @node:     NUMA node of its memory, or -1
  */
 struct mv_nested_cache_config {
@@ -442,7 +443,7 @@ void mv_nested_cache_flush_all(struct mv_nested_cache *cache);
  * @stage2_structures: of stage 2
  * @hits:          walks answered by a translation
  * @walks:         the others
- * @evicted:       translations that made room for others
+ * @evicted:       entries that made room for others
  * @overruns:      times that everything of a space went, because its log had gone on too far
  */
 struct mv_nested_cache_counts {

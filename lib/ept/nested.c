@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "nested.h"
+#include "nested_cache.h"
 
 /* --- preparation -------------------------------------------------------------------------- */
 
@@ -30,7 +30,7 @@ static uint64_t mode_of(const struct mv_paging *paging)
 
 	if (!paging->enabled)
 		return 0;
-	mode |= MV_BIT(63) | (uint64_t)paging->format << 40;
+	mode |= MV_BIT(63) | (uint64_t)paging->format << MV_CACHE_MODE_FORMAT;
 	mode |= paging->registers.efer & MV_EFER_NXE ? MV_BIT(48) : 0;
 	mode |= paging->registers.cr4 & MV_CR4_PGE ? MV_BIT(49) : 0;
 	return mode;

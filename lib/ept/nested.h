@@ -164,7 +164,8 @@ MV_INLINE uint32_t mv_nested_attr(const struct mv_format *f2, const struct mv_ne
 		MV_ATTR_USER | MV_ATTR_GLOBAL | MV_ATTR_ACCESSED | MV_ATTR_PKEY_MASK;
 	bool has_dirty = !mv_stage2_is_ept(f2) || (nested->stage2.features & MV_FEATURE_ACCESSED);
 
-	if ((nested->stage2.features & MV_FEATURE_MODE_EXEC) && (guest_attr & MV_ATTR_USER)) {
+	if (f2->exec_user && (nested->stage2.features & MV_FEATURE_MODE_EXEC) &&
+	    (guest_attr & MV_ATTR_USER)) {
 		stage2_attr &= ~MV_ATTR_EXEC;
 		stage2_attr |= stage2_attr & MV_ATTR_EXEC_USER ? MV_ATTR_EXEC : 0;
 	}
@@ -173,23 +174,31 @@ MV_INLINE uint32_t mv_nested_attr(const struct mv_format *f2, const struct mv_ne
 	return (guest_attr & stage2_attr & both) | (guest_attr & guests);
 }
 
-MV_INLINE void mv_nested_give(const struct mv_format *f2, const struct mv_nested *nested,
-			      uint64_t gpa, uint64_t hpa, unsigned int page_lg2,
-			      uint32_t guest_attr, uint32_t stage2_attr,
-			      struct mv_nested_walk *walk)
+MV_INLINE void mv_nested_give_attr(uint64_t gpa, uint64_t hpa, unsigned int page_lg2, uint32_t attr,
+				   unsigned int type, struct mv_nested_walk *walk)
 {
 	walk->kind = MV_NESTED_OK;
 	walk->page_lg2 = page_lg2;
 	walk->hpa = hpa;
 	walk->gpa = gpa;
-	walk->attr = mv_nested_attr(f2, nested, guest_attr, stage2_attr);
-	walk->type = mv_nested_type(f2, nested, guest_attr, stage2_attr, hpa, page_lg2);
+	walk->attr = attr;
+	walk->type = type;
 	walk->error_code = 0;
 	walk->level = 0;
 	walk->stage2_kind = MV_STAGE2_OK;
 	walk->code = 0;
 	walk->suppress_ve = false;
 	walk->guest_table = false;
+}
+
+MV_INLINE void mv_nested_give(const struct mv_format *f2, const struct mv_nested *nested,
+			      uint64_t gpa, uint64_t hpa, unsigned int page_lg2,
+			      uint32_t guest_attr, uint32_t stage2_attr,
+			      struct mv_nested_walk *walk)
+{
+	mv_nested_give_attr(gpa, hpa, page_lg2, mv_nested_attr(f2, nested, guest_attr, stage2_attr),
+			    mv_nested_type(f2, nested, guest_attr, stage2_attr, hpa, page_lg2),
+			    walk);
 }
 
 /* Stage 1 ended with a fault. */
