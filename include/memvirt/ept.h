@@ -539,8 +539,9 @@ int mv_ept_harvest(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, ui
  * @bitmap:    as in mv_ept_harvest(); a huge page is used as a whole. NULL: only clear.
  * @used:      where not NULL, set to the number of pages used
  *
- * Clears accessed bits, of all views. No flush: a processor that holds a translation may use a page
- * without saying so again, for a while. Good enough to tell hot from cold.
+ * Clears accessed bits, of all views, and of huge pages that reach into the range. No flush: a
+ * processor that holds a translation may use a page without saying so again, for a while. Good
+ * enough to tell hot from cold.
  *
  * Context: takes no lock, waits for nobody.
  * Return: 0; -EINVAL for a bad range; -EOPNOTSUPP in EPT without MV_FEATURE_ACCESSED.

@@ -170,6 +170,18 @@ static enum pass_step pass_entry(struct ept_view *view, struct ept_pass *pass, u
 	return PASS_ON;
 }
 
+/* To the next entry of the same table; false at its end, or the range's. */
+static bool next_entry(const struct mv_format *f, uint64_t *at, uint64_t last,
+		       struct mv_place *place)
+{
+	*at = (*at | mv_span_mask(f, place->level)) + 1;
+	if (*at > last || place->index + 1 == mv_entries(f, place->level))
+		return false;
+	place->index++;
+	place->entry = mv_entry_load(f, place->table, place->index);
+	return true;
+}
+
 /* One table's entries. False where somebody has to be waited for. */
 static bool pass_table(struct ept_view *view, struct ept_pass *pass, uint64_t *at, uint64_t first,
 		       uint64_t last)
@@ -183,7 +195,7 @@ static bool pass_table(struct ept_view *view, struct ept_pass *pass, uint64_t *a
 
 		if (step != PASS_ON)
 			return step == PASS_DOWN;
-	} while (mv_place_next(e->format, e, at, last, &place));
+	} while (next_entry(e->format, at, last, &place));
 	return true;
 }
 

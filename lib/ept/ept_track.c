@@ -27,12 +27,14 @@ static size_t log_bytes(const struct ept_slot *slot)
  * @bitmap: may be NULL
  * @count:  pages set in it that were not, or all pages told of where it is NULL
  * @found:  whether any was told of
+ * @slot:   of dirty leaves: where those of their pages are logged that are not asked for
  */
 struct report {
 	uint64_t first_gpa, last_gpa;
 	uint64_t *bitmap;
 	uint64_t count;
 	bool found;
+	struct ept_slot *slot;
 };
 
 static void report_page(struct report *report, uint64_t gpa)
@@ -55,10 +57,16 @@ static void report_leaf(void *ctx, const struct mv_mapping *mapping)
 	struct report *report = ctx;
 	uint64_t gpa = mapping->address, last = gpa + (MV_BIT(mapping->page_lg2) - 1);
 
-	if (gpa < report->first_gpa)
+	if (gpa < report->first_gpa) {
+		if (report->slot)
+			ept_log_pages(report->slot, gpa, report->first_gpa - 1);
 		gpa = report->first_gpa;
-	if (last > report->last_gpa)
+	}
+	if (last > report->last_gpa) {
+		if (report->slot)
+			ept_log_pages(report->slot, report->last_gpa + 1, last);
 		last = report->last_gpa;
+	}
 	for (; gpa < last; gpa += MV_PAGE_SIZE)
 		report_page(report, gpa);
 }
@@ -73,7 +81,7 @@ static bool has_accessed(const struct mv_ept *ept)
 int mv_ept_age(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, uint64_t *bitmap,
 	       uint64_t *used)
 {
-	struct report report = { first_gpa, last_gpa, bitmap, 0, false };
+	struct report report = { first_gpa, last_gpa, bitmap, 0, false, NULL };
 
 	if (!ept_range_valid(ept, first_gpa, last_gpa))
 		return -EINVAL;
@@ -270,6 +278,7 @@ static void harvest_slot(struct mv_ept *ept, struct ept_slot *slot, struct repor
 
 	first = first > region->first_gpa ? first : region->first_gpa;
 	last = last < region->last_gpa ? last : region->last_gpa;
+	report->slot = slot;
 	if (slot->how == MV_EPT_TRACK_DIRTY)
 		ept_for_each_view(ept, view) mv_engine_harvest(
 			&view->engine, first, last, MV_ATTR_DIRTY, report_leaf, report, false);
@@ -293,7 +302,7 @@ static bool all_tracked(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gp
 int mv_ept_harvest(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, uint64_t *bitmap,
 		   uint64_t *dirty)
 {
-	struct report report = { first_gpa, last_gpa, bitmap, 0, false };
+	struct report report = { first_gpa, last_gpa, bitmap, 0, false, NULL };
 	int error = 0;
 
 	if (!ept_range_valid(ept, first_gpa, last_gpa) || !bitmap)
