@@ -167,8 +167,9 @@ static bool prepare(struct world *world, const struct access *access, bool direc
 
 	prepare_stage2(world, direct, &stage2);
 	prepare_paging(world, access, &paging);
-	/* A VM entry checks them as a load does, and refuses. */
-	if (world->machine->ept && !world_read_pdptes(world, paging.pdpte))
+	/* A VM entry checks them as a load does. What is about to be loaded anew was sound once. */
+	if (world->machine->ept && !world_read_pdptes(world, paging.pdpte) &&
+	    (access->flags & ACCESS_KINDS))
 		return false;
 	config.stage2 = &stage2;
 	if (!direct)

@@ -121,9 +121,9 @@ void world_end(struct world *world);
 /**
  * world_read_pdptes() - what a guest in PAE paging has loaded: what is in its memory
  * @world: whose
- * @pdpte: set; zero where its paging has none
+ * @pdpte: set, without reserved bits; zero where its paging has none
  *
- * Return: false where a processor would not have loaded them.
+ * Return: false where there were reserved bits: a processor would not have loaded these.
  */
 bool world_read_pdptes(const struct world *world, uint64_t pdpte[4]);
 

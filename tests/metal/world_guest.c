@@ -196,16 +196,19 @@ static bool map_by_hand(struct world *world, uint64_t gva, uint64_t gpa, unsigne
 bool world_read_pdptes(const struct world *world, uint64_t pdpte[4])
 {
 	uint64_t reserved = 0x1e6 | ~MV_BITS(world->maxphyaddr - 1, 0);
+	bool sound = true;
 
 	for (unsigned int i = 0; i < 4; i++) {
 		pdpte[i] = 0;
 		if (world->mode != GUEST_PAE)
 			continue;
 		pdpte[i] = entry_read(page_hpa(world, world->registers.cr3 + 8 * i), 8);
-		if ((pdpte[i] & 1) && (pdpte[i] & reserved))
-			return false;
+		if (!(pdpte[i] & 1) || !(pdpte[i] & reserved))
+			continue;
+		pdpte[i] &= ~reserved;
+		sound = false;
 	}
-	return true;
+	return sound;
 }
 
 /* --- tables by the library ----------------------------------------------------------------- */
