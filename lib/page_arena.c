@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Table pages come from chunks of 2 MiB, aligned, so that the kernel can back each by one huge
- * page and the tables of a large space by few TLB entries. A chunk's first page is its record;
- * the free pages of it are linked by number there, and not touched.
+ * page and the tables of a large space by few TLB entries. A chunk's first page is its record:
+ * what is free is known there, and not touched. The lowest free page goes first, so that who
+ * takes many gets neighbours.
  *
  * This state is the process's, not an object's: the platform of a process is a constant, and
  * the memory that its tables have freed serves the next table. Nothing happens before the
@@ -34,18 +35,14 @@
  * struct chunk - a chunk's first page
  * @next, @prev: among the chunks of the node that have a free page
  * @place:       index of that list
- * @free:        pages
- * @fresh:       number of the first page that was never given out
- * @head:        number of the first page that was given back, 0 for none
- * @after:       by page: the next one given back
+ * @count:       free pages
+ * @free:        one bit each
  */
 struct chunk {
 	struct chunk *next, *prev;
 	unsigned int place;
-	unsigned int free;
-	unsigned int fresh;
-	uint16_t head;
-	uint16_t after[CHUNK_PAGES];
+	unsigned int count;
+	uint64_t free[CHUNK_PAGES / 64];
 };
 
 _Static_assert(sizeof(struct chunk) <= PAGE_BYTES, "the record is a page");
@@ -144,8 +141,9 @@ static struct chunk *chunk_new(unsigned int place)
 		numa_tonode_memory(chunk, CHUNK_BYTES, (int)place);
 	madvise(chunk, CHUNK_BYTES, MADV_HUGEPAGE);
 	chunk->place = place;
-	chunk->free = CHUNK_PAGES - 1;
-	chunk->fresh = 1;
+	chunk->count = CHUNK_PAGES - 1;
+	for (unsigned int i = 0; i < CHUNK_PAGES / 64; i++)
+		chunk->free[i] = ~(i ? 0ULL : 1ULL);
 	arena.unused++;
 	list_add(chunk);
 	return chunk;
@@ -164,17 +162,18 @@ static void chunk_drop(struct chunk *chunk)
 
 /* --- pages -------------------------------------------------------------------------------- */
 
+/* Of a chunk that has one. */
 static void *take_page(struct chunk *chunk)
 {
-	unsigned int number = chunk->head;
+	unsigned int word = 0, number;
 
-	if (number)
-		chunk->head = chunk->after[number];
-	else
-		number = chunk->fresh++;
-	if (chunk->free == CHUNK_PAGES - 1)
+	while (!chunk->free[word])
+		word++;
+	number = word * 64 + (unsigned int)__builtin_ctzll(chunk->free[word]);
+	chunk->free[word] &= chunk->free[word] - 1;
+	if (chunk->count == CHUNK_PAGES - 1)
 		arena.unused--;
-	if (--chunk->free == 0)
+	if (--chunk->count == 0)
 		list_remove(chunk);
 	return (char *)chunk + number * PAGE_BYTES;
 }
@@ -199,11 +198,10 @@ void mv_page_arena_free(void *page)
 	unsigned int number = (unsigned int)(((uintptr_t)page & (CHUNK_BYTES - 1)) / PAGE_BYTES);
 
 	pthread_mutex_lock(&arena.lock);
-	chunk->after[number] = chunk->head;
-	chunk->head = (uint16_t)number;
-	if (chunk->free++ == 0)
+	chunk->free[number / 64] |= 1ULL << number % 64;
+	if (chunk->count++ == 0)
 		list_add(chunk);
-	if (chunk->free == CHUNK_PAGES - 1 && ++arena.unused > CHUNKS_KEPT)
+	if (chunk->count == CHUNK_PAGES - 1 && ++arena.unused > CHUNKS_KEPT)
 		chunk_drop(chunk);
 	pthread_mutex_unlock(&arena.lock);
 }

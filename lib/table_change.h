@@ -48,8 +48,10 @@ MV_INLINE int mv_protect_check(const struct mv_format *f, const struct mv_engine
 {
 	struct mv_place place;
 	uint32_t checked = ~0u;
+	unsigned int end;
 
 	mv_descend(f, e, *at, &place);
+	end = mv_place_end(f, &place, *at, job->last);
 	do {
 		uint32_t attr;
 
@@ -61,7 +63,7 @@ MV_INLINE int mv_protect_check(const struct mv_format *f, const struct mv_engine
 		if (attr != checked && !mv_engine_attr_valid(e, mv_job_attr(job, attr)))
 			return -EINVAL;
 		checked = attr;
-	} while (mv_place_next(f, e, at, job->last, &place));
+	} while (mv_place_next(f, at, end, &place));
 	return 0;
 }
 
@@ -94,19 +96,32 @@ MV_INLINE int mv_protect_entry(const struct mv_format *f, struct mv_engine *e,
 	return mv_entry_is_mark(&e->rules, place->entry, MV_MARK_FROZEN) ? MV_STEP_WAIT : 0;
 }
 
+MV_INLINE int mv_protect_entries(const struct mv_format *f, struct mv_engine *e,
+				 struct mv_change_job *job, uint64_t *at, unsigned int level,
+				 struct mv_place *place)
+{
+	unsigned int end;
+	int step;
+
+	place->level = level;
+	end = mv_place_end(f, place, *at, job->last);
+	do {
+		step = mv_protect_entry(f, e, job, *at, place);
+		if (step)
+			return step == MV_STEP_AGAIN ? 0 : step;
+	} while (mv_place_next(f, at, end, place));
+	return 0;
+}
+
 MV_INLINE int mv_protect_table(const struct mv_format *f, struct mv_engine *e,
 			       struct mv_change_job *job, uint64_t *at)
 {
 	struct mv_place place;
-	int step;
 
 	mv_descend(f, e, *at, &place);
-	do {
-		step = mv_protect_entry(f, e, job, *at, &place);
-		if (step)
-			return step == MV_STEP_AGAIN ? 0 : step;
-	} while (mv_place_next(f, e, at, job->last, &place));
-	return 0;
+	if (place.level == 1)
+		return mv_protect_entries(f, e, job, at, 1, &place);
+	return mv_protect_entries(f, e, job, at, place.level, &place);
 }
 
 MV_INLINE int mv_protect_checks(const struct mv_format *f, const struct mv_engine *e,
@@ -181,26 +196,72 @@ struct mv_harvest_job {
 	uint64_t flush_first, flush_last;
 };
 
-/* Not read-modify-write, or a bit set in between would be lost. */
-MV_INLINE void mv_harvest_entry(const struct mv_format *f, struct mv_engine *e,
-				struct mv_harvest_job *job, uint64_t at, struct mv_place *place)
+/*
+ * Take the bits from one entry; false where there are none to take. By compare-exchange, since an
+ * atomic and does not tell which of two bits it cleared.
+ */
+MV_INLINE bool mv_harvest_entry(const struct mv_format *f, struct mv_engine *e,
+				const struct mv_harvest_job *job, unsigned int level,
+				struct mv_place *place)
 {
-	uint64_t old = mv_entry_clear(f, place->table, place->index, job->bits);
+	do {
+		/* What was a leaf may be a mark, a table or nothing by now. */
+		if (!(place->entry & job->bits) || !mv_entry_present(&e->rules, place->entry) ||
+		    !mv_entry_is_leaf(f, &e->rules, level, place->entry))
+			return false;
+	} while (!mv_entry_swap(f, place->table, place->index, &place->entry,
+				place->entry & ~job->bits));
+	return true;
+}
+
+MV_INLINE void mv_harvest_note(const struct mv_format *f, struct mv_engine *e,
+			       struct mv_harvest_job *job, uint64_t at, unsigned int level,
+			       const struct mv_place *place)
+{
 	struct mv_mapping mapping;
 
-	/* What was a leaf may be a mark, a table or nothing by now; those it does not harm. */
-	if (!mv_entry_present(&e->rules, old) || !(old & job->bits) ||
-	    !mv_entry_is_leaf(f, &e->rules, place->level, old))
+	if (!job->count++)
+		job->flush_first = at & ~mv_span_mask(f, level);
+	job->flush_last = at | mv_span_mask(f, level);
+	if (!job->found)
 		return;
-	mv_leaf_mapping(f, &e->rules, place->level, at, old, &mapping);
-	mapping.attr = mv_leaf_attr(f, &e->rules, place->level, old & job->bits) &
+	mv_leaf_mapping(f, &e->rules, level, at, place->entry, &mapping);
+	mapping.attr = mv_leaf_attr(f, &e->rules, level, place->entry & job->bits) &
 		       (MV_ATTR_ACCESSED | MV_ATTR_DIRTY);
-	job->count++;
-	if (mapping.address < job->flush_first)
-		job->flush_first = mapping.address;
-	job->flush_last = mapping.address | mv_span_mask(f, place->level);
-	if (job->found)
-		job->found(job->ctx, &mapping);
+	job->found(job->ctx, &mapping);
+}
+
+/* Past the entries that have none of the bits, which most often are nearly all. */
+MV_INLINE void mv_harvest_skip(const struct mv_format *f, const struct mv_harvest_job *job,
+			       uint64_t *at, unsigned int end, struct mv_place *place)
+{
+	unsigned int i = place->index;
+
+	while (i + 4 <= end && !(mv_entry_four(f, place->table, i) & job->bits))
+		i += 4;
+	if (i == place->index)
+		return;
+	*at = (*at & ~mv_span_mask(f, 1)) + ((uint64_t)(i - place->index) << f->shift[1]);
+	place->index = i;
+	place->entry = mv_entry_load(f, place->table, i);
+}
+
+MV_INLINE void mv_harvest_entries(const struct mv_format *f, struct mv_engine *e,
+				  struct mv_harvest_job *job, uint64_t *at, unsigned int level,
+				  struct mv_place *place)
+{
+	unsigned int end;
+
+	place->level = level;
+	end = mv_place_end(f, place, *at, job->last);
+	do {
+		if (level == 1 && !(place->entry & job->bits))
+			mv_harvest_skip(f, job, at, end, place);
+		if (mv_place_is_table(f, e, place))
+			return;
+		if (mv_harvest_entry(f, e, job, level, place))
+			mv_harvest_note(f, e, job, *at, level, place);
+	} while (mv_place_next(f, at, end, place));
 }
 
 MV_INLINE void mv_harvest_table(const struct mv_format *f, struct mv_engine *e,
@@ -209,12 +270,10 @@ MV_INLINE void mv_harvest_table(const struct mv_format *f, struct mv_engine *e,
 	struct mv_place place;
 
 	mv_descend(f, e, *at, &place);
-	do {
-		if (mv_place_is_table(f, e, &place))
-			return;
-		if (mv_entry_present(&e->rules, place.entry) && (place.entry & job->bits))
-			mv_harvest_entry(f, e, job, *at, &place);
-	} while (mv_place_next(f, e, at, job->last, &place));
+	if (place.level == 1)
+		mv_harvest_entries(f, e, job, at, 1, &place);
+	else
+		mv_harvest_entries(f, e, job, at, place.level, &place);
 }
 
 MV_INLINE uint64_t mv_do_harvest(const struct mv_format *f, struct mv_engine *e, uint64_t first,

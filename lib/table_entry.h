@@ -3,8 +3,8 @@
  * Entries in memory: how one is read and changed while others, processors among them, do the
  * same; and marks, the not-present entries with which operations speak to each other.
  *
- * A live entry is changed by compare-exchange or by an atomic and, never stored: a processor may
- * set accessed and dirty in it at any moment. Plain stores fill tables that nobody can reach
+ * A live entry is changed by compare-exchange, never stored: a processor may set accessed and
+ * dirty in it at any moment. Plain stores fill tables that nobody can reach
  * yet; the compare-exchange that links such a table releases them.
  *
  * What does not belong here: what an entry means (format.h).
@@ -58,14 +58,11 @@ MV_INLINE bool mv_entry_swap(const struct mv_format *f, void *table, unsigned in
 					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-/* Take bits away. Return: the entry before. */
-MV_INLINE uint64_t mv_entry_clear(const struct mv_format *f, void *table, unsigned int index,
-				  uint64_t bits)
+/* The union of four neighbours: to see quickly that none of them has some bits. */
+MV_INLINE uint64_t mv_entry_four(const struct mv_format *f, const void *table, unsigned int index)
 {
-	if (f->entry_lg2 == 2)
-		return __atomic_fetch_and((uint32_t *)table + index, ~(uint32_t)bits,
-					  __ATOMIC_SEQ_CST);
-	return __atomic_fetch_and((uint64_t *)table + index, ~bits, __ATOMIC_SEQ_CST);
+	return mv_entry_load(f, table, index) | mv_entry_load(f, table, index + 1) |
+	       mv_entry_load(f, table, index + 2) | mv_entry_load(f, table, index + 3);
 }
 
 MV_INLINE void mv_entry_prefetch(const struct mv_format *f, const void *table, unsigned int index)
@@ -83,9 +80,8 @@ MV_INLINE bool mv_entry_is_table(const struct mv_format *f, const struct mv_rule
 
 /*
  * A mark has bit 11, its kind in bits 4:3, and a number from bit 12 up: bits that make neither
- * an x86 nor an EPT entry present, and that are none of the accessed and dirty bits, so that
- * an atomic and which clears those may hit a mark and not harm it. The number is stored
- * inverted: where a processor speculates on entries that are not present (L1TF), it finds a
+ * an x86 nor an EPT entry present, and that are none of the accessed and dirty bits. The number is
+ * stored inverted: where a processor speculates on entries that are not present (L1TF), it finds a
  * frame at the far end of physical memory, not some real one.
  */
 enum mv_mark {

@@ -66,22 +66,27 @@ static void *take_page(struct mv_engine *e)
 	return NULL;
 }
 
+/* In the order in which they come: a platform gives neighbours in ascending order, if it can. */
 int mv_page_cache_fill(struct mv_engine *e, struct mv_page_cache *cache, size_t count)
 {
 	size_t missing = cache->count < count ? count - cache->count : 0;
+	void *first = NULL, **tail = &first;
 
 	if (!missing)
 		return 0;
 	if (!charge(e, missing))
 		return -ENOSPC;
-	for (; missing; missing--) {
-		void *page = take_page(e);
-
-		if (!page) {
-			uncharge(e, missing);
-			return -ENOMEM;
-		}
-		mv_page_cache_put(cache, page);
+	for (; missing; missing--, cache->count++) {
+		*tail = take_page(e);
+		if (!*tail)
+			break;
+		tail = *tail;
+	}
+	*tail = cache->head;
+	cache->head = first;
+	if (missing) {
+		uncharge(e, missing);
+		return -ENOMEM;
 	}
 	note_peak(e);
 	return 0;
@@ -95,16 +100,12 @@ void mv_page_cache_drain(struct mv_engine *e, struct mv_page_cache *cache)
 
 /* --- what is frozen ----------------------------------------------------------------------- */
 
-void mv_gather_leaf(struct mv_gather *g, unsigned int level, uint64_t address, uint64_t entry)
+void mv_gather_tell(struct mv_gather *g, unsigned int level, uint64_t address, uint64_t entry)
 {
-	const struct mv_format *f = g->engine->format;
 	struct mv_mapping mapping;
 
-	mv_leaf_mapping(f, &g->engine->rules, level, address, entry, &mapping);
-	mv_gather_range(g, mapping.address, mapping.address | mv_span_mask(f, level));
-	g->removed += MV_BIT(mapping.page_lg2);
-	if (g->gone)
-		g->gone(g->ctx, &mapping);
+	mv_leaf_mapping(g->engine->format, &g->engine->rules, level, address, entry, &mapping);
+	g->gone(g->ctx, &mapping);
 }
 
 bool mv_gather_freeze(struct mv_gather *g, uint64_t address, struct mv_place *place)
@@ -153,13 +154,31 @@ bool mv_gather_settle(struct mv_gather *g, const struct mv_frozen *frozen, uint6
 	return settled;
 }
 
-/* Nobody reaches the table any more. @g: where its leaves are told of; NULL where nobody asks. */
+/* How many leaves a table of the lowest level has. */
+static unsigned int count_leaves(const struct mv_engine *e, const void *table)
+{
+	const struct mv_format *f = e->format;
+	unsigned int leaves = 0;
+
+	if (f->entry_lg2 == 3)
+		for (unsigned int i = 0; i < MV_TABLE_BYTES / 8; i++)
+			leaves += mv_entry_present(&e->rules, ((const uint64_t *)table)[i]);
+	else
+		for (unsigned int i = 0; i < MV_TABLE_BYTES / 4; i++)
+			leaves += mv_entry_present(&e->rules, ((const uint32_t *)table)[i]);
+	return leaves;
+}
+
 static void free_below(struct mv_engine *e, struct mv_gather *g, void *table, unsigned int level,
-		       uint64_t address)
+		       uint64_t address);
+
+/* What the entries of a table say, before it goes. */
+static void free_entries(struct mv_engine *e, struct mv_gather *g, void *table, unsigned int level,
+			 uint64_t address)
 {
 	const struct mv_format *f = e->format;
 
-	for (unsigned int i = 0; i < mv_entries(f, level) && (g || level > 1); i++) {
+	for (unsigned int i = 0; i < mv_entries(f, level); i++) {
 		uint64_t entry = mv_entry_load(f, table, i);
 		uint64_t at = address + ((uint64_t)i << f->shift[level]);
 
@@ -169,8 +188,21 @@ static void free_below(struct mv_engine *e, struct mv_gather *g, void *table, un
 			free_below(e, g, mv_engine_page(e, mv_entry_table(f, entry)), level - 1,
 				   at);
 		else if (g)
-			mv_gather_leaf(g, level, at, entry);
+			mv_gather_leaf(f, g, level, at, entry);
 	}
+}
+
+/*
+ * Nobody reaches the table any more. @g: where its leaves are counted, and told of; NULL where
+ * nobody asks.
+ */
+static void free_below(struct mv_engine *e, struct mv_gather *g, void *table, unsigned int level,
+		       uint64_t address)
+{
+	if (level > 1 || (g && g->gone))
+		free_entries(e, g, table, level, address);
+	else if (g)
+		g->removed += (uint64_t)count_leaves(e, table) << e->format->shift[1];
 	give_back(e, table);
 }
 
@@ -189,7 +221,8 @@ void mv_gather_finish(struct mv_gather *g)
 		if (frozen->table)
 			mv_gather_free(g, frozen, true);
 		else
-			mv_gather_leaf(g, frozen->level, frozen->address, frozen->entry);
+			mv_gather_leaf(g->engine->format, g, frozen->level, frozen->address,
+				       frozen->entry);
 	}
 	g->count = 0;
 	g->tables = false;

@@ -120,8 +120,20 @@ MV_INLINE void mv_gather_range(struct mv_gather *g, uint64_t first, uint64_t las
 		g->last = last;
 }
 
+/* Tell of a leaf that was removed. */
+void mv_gather_tell(struct mv_gather *g, unsigned int level, uint64_t address, uint64_t entry);
+
 /* A leaf was removed: count it, tell of it, flush it. */
-void mv_gather_leaf(struct mv_gather *g, unsigned int level, uint64_t address, uint64_t entry);
+MV_INLINE void mv_gather_leaf(const struct mv_format *f, struct mv_gather *g, unsigned int level,
+			      uint64_t address, uint64_t entry)
+{
+	uint64_t mask = mv_span_mask(f, level);
+
+	mv_gather_range(g, address & ~mask, address | mask);
+	g->removed += mask + 1;
+	if (g->gone)
+		mv_gather_tell(g, level, address, entry);
+}
 
 struct mv_place;
 

@@ -92,12 +92,15 @@ MV_INLINE int mv_survey_lowest(const struct mv_format *f, const struct mv_engine
 {
 	uint64_t end = mv_span_last(f, 2, *at, job->last);
 	unsigned int last = mv_index(f, 1, end);
-	bool present = false;
+	unsigned int i = place->index;
+	uint64_t all = 0;
 
-	for (unsigned int i = place->index; i <= last; i++)
-		present |= mv_entry_present(&e->rules, mv_entry_load(f, place->table, i));
+	for (; i + 4 <= last + 1; i += 4)
+		all |= mv_entry_four(f, place->table, i);
+	for (; i <= last; i++)
+		all |= mv_entry_load(f, place->table, i);
 	*at = end + 1;
-	return present ? -EEXIST : 0;
+	return mv_entry_present(&e->rules, all) ? -EEXIST : 0;
 }
 
 /* One table: the entries from @at on. */
@@ -105,8 +108,11 @@ MV_INLINE int mv_survey_table(const struct mv_format *f, const struct mv_engine 
 			      const struct mv_map_job *job, uint64_t *at, struct mv_place *place,
 			      size_t *tables)
 {
+	unsigned int end;
+
 	if (place->level == 1)
 		return mv_survey_lowest(f, e, job, at, place);
+	end = mv_place_end(f, place, *at, job->last);
 	do {
 		if (mv_place_is_table(f, e, place))
 			return 0;
@@ -114,7 +120,7 @@ MV_INLINE int mv_survey_table(const struct mv_format *f, const struct mv_engine 
 			return -EEXIST;
 		*tables += mv_job_tables(f, job, place->level, *at,
 					 mv_span_last(f, place->level, *at, job->last));
-	} while (mv_place_next(f, e, at, job->last, place));
+	} while (mv_place_next(f, at, end, place));
 	return 0;
 }
 
@@ -159,27 +165,29 @@ MV_INLINE uint64_t mv_build_leaves(const struct mv_format *f, const struct mv_en
 
 /* --- install -------------------------------------------------------------------------------- */
 
-/* Leaves into a table that others can reach. */
+/* Leaves into a table that others can reach, as far as it and the range go. */
 MV_INLINE int mv_install_leaves(const struct mv_format *f, struct mv_engine *e,
-				const struct mv_map_job *job, uint64_t *at, struct mv_place *place)
+				const struct mv_map_job *job, uint64_t *at, unsigned int level,
+				const struct mv_place *place)
 {
-	const unsigned int level = place->level, size = mv_entries(f, level);
-	const uint64_t stride = mv_job_stride(f, level);
-	uint64_t entry = mv_job_leaf(f, e, job, level, *at);
+	const uint64_t stride = mv_job_stride(f, level), empty = e->rules.empty;
+	uint64_t left = (job->last - *at + 1) >> f->shift[level], began = *at;
+	unsigned int size = mv_entries(f, level) - place->index;
+	unsigned int count = left < size ? (unsigned int)left : size;
+	uint64_t entry = mv_job_leaf(f, e, job, level, began);
 
-	for (unsigned int i = place->index; i < size && job->last - *at >= stride - 1; i++) {
-		uint64_t old = e->rules.empty;
+	for (unsigned int i = 0; i < count; i++, entry += stride) {
+		uint64_t old = empty;
 
-		while (!mv_entry_swap(f, place->table, i, &old, entry)) {
+		if (f->pse36)
+			entry = mv_job_leaf(f, e, job, level, *at);
+		while (!mv_entry_swap(f, place->table, place->index + i, &old, entry)) {
 			if (mv_entry_present(&e->rules, old))
 				return mv_entry_is_table(f, &e->rules, level, old) ? 0 : -EEXIST;
 			if (mv_entry_is_held(&e->rules, old))
 				return MV_STEP_WAIT;
 		}
-		*at += stride;
-		if (*at > job->last)
-			break;
-		entry = f->pse36 ? mv_job_leaf(f, e, job, level, *at) : entry + stride;
+		*at = began + (uint64_t)(i + 1) * stride;
 	}
 	return 0;
 }
@@ -199,8 +207,10 @@ MV_INLINE int mv_map_step(const struct mv_format *f, struct mv_engine *e,
 	if (mv_entry_is_held(&e->rules, place.entry))
 		return MV_STEP_WAIT;
 	level = mv_job_level(f, job, *at);
+	if (place.level == 1)
+		return mv_install_leaves(f, e, job, at, 1, &place);
 	if (level >= place.level)
-		return mv_install_leaves(f, e, job, at, &place);
+		return mv_install_leaves(f, e, job, at, place.level, &place);
 	if (cache->count < place.level - level)
 		return MV_STEP_PAGES + (int)(place.level - level);
 	table = mv_page_cache_take(cache);
@@ -242,8 +252,10 @@ MV_INLINE void mv_take_back_table(const struct mv_format *f, struct mv_engine *e
 {
 	const uint64_t processors = f->accessed | f->dirty;
 	struct mv_place place;
+	unsigned int end;
 
 	mv_descend(f, e, *at, &place);
+	end = mv_place_end(f, &place, *at, last);
 	do {
 		uint64_t entry = mv_job_leaf(f, e, job, place.level, *at);
 
@@ -252,10 +264,10 @@ MV_INLINE void mv_take_back_table(const struct mv_format *f, struct mv_engine *e
 		while ((place.entry & ~processors) == (entry & ~processors))
 			if (mv_entry_swap(f, place.table, place.index, &place.entry,
 					  e->rules.empty)) {
-				mv_gather_leaf(g, place.level, *at, place.entry);
+				mv_gather_leaf(f, g, place.level, *at, place.entry);
 				break;
 			}
-	} while (mv_place_next(f, e, at, last, &place));
+	} while (mv_place_next(f, at, end, &place));
 }
 
 /* Remove what was installed up to @end; what others put there meanwhile stays. */

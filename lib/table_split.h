@@ -153,8 +153,14 @@ MV_INLINE int mv_split_table(const struct mv_format *f, struct mv_engine *e,
 			     uint64_t last)
 {
 	struct mv_place place;
+	unsigned int end;
 
 	mv_descend(f, e, *at, &place);
+	if (place.level == 1) {
+		*at = mv_span_last(f, 2, *at, last) + 1;
+		return 0;
+	}
+	end = mv_place_end(f, &place, *at, last);
 	do {
 		if (mv_place_is_table(f, e, &place))
 			return 0;
@@ -162,7 +168,7 @@ MV_INLINE int mv_split_table(const struct mv_format *f, struct mv_engine *e,
 			return MV_STEP_WAIT;
 		if (place.level > most && mv_entry_present(&e->rules, place.entry))
 			return mv_split_leaf(f, e, cache, &place); /* and then into it */
-	} while (mv_place_next(f, e, at, last, &place));
+	} while (mv_place_next(f, at, end, &place));
 	return 0;
 }
 

@@ -47,10 +47,27 @@ MV_INLINE int mv_remove_entry(const struct mv_format *f, struct mv_engine *e, st
 		} else if (mv_entry_swap(f, place->table, place->index, &place->entry,
 					 e->rules.empty)) {
 			if (present)
-				mv_gather_leaf(g, place->level, at, place->entry);
+				mv_gather_leaf(f, g, place->level, at, place->entry);
 			return 0;
 		}
 	}
+	return 0;
+}
+
+MV_INLINE int mv_remove_entries(const struct mv_format *f, struct mv_engine *e, struct mv_gather *g,
+				uint64_t *at, uint64_t last, unsigned int level,
+				struct mv_place *place)
+{
+	unsigned int end;
+	int step;
+
+	place->level = level;
+	end = mv_place_end(f, place, *at, last);
+	do {
+		step = mv_remove_entry(f, e, g, *at, last, place);
+		if (step)
+			return step == MV_STEP_AGAIN ? 0 : step;
+	} while (mv_place_next(f, at, end, place));
 	return 0;
 }
 
@@ -59,15 +76,11 @@ MV_INLINE int mv_remove_table(const struct mv_format *f, struct mv_engine *e, st
 			      uint64_t *at, uint64_t last)
 {
 	struct mv_place place;
-	int step;
 
 	mv_descend_covered(f, e, *at, last, &place);
-	do {
-		step = mv_remove_entry(f, e, g, *at, last, &place);
-		if (step)
-			return step == MV_STEP_AGAIN ? 0 : step;
-	} while (mv_place_next(f, e, at, last, &place));
-	return 0;
+	if (place.level == 1)
+		return mv_remove_entries(f, e, g, at, last, 1, &place);
+	return mv_remove_entries(f, e, g, at, last, place.level, &place);
 }
 
 MV_INLINE int mv_remove_section(const struct mv_format *f, struct mv_engine *e, struct mv_gather *g,
@@ -238,11 +251,13 @@ MV_INLINE void mv_do_trim(const struct mv_format *f, struct mv_engine *e, uint64
 		last = mv_format_last_address(f);
 	for (uint64_t at = first; at <= last;) {
 		struct mv_place place;
+		unsigned int end;
 
 		mv_trim_path(f, e, at);
 		mv_engine_enter(e);
 		mv_descend(f, e, at, &place);
-		while (mv_place_next(f, e, &at, last, &place))
+		end = mv_place_end(f, &place, at, last);
+		while (mv_place_next(f, &at, end, &place))
 			if (mv_place_is_table(f, e, &place))
 				break;
 		mv_engine_leave(e);
@@ -311,9 +326,26 @@ MV_INLINE int mv_zap_entry(const struct mv_format *f, struct mv_engine *e, struc
 		if (!mv_entry_swap(f, place->table, place->index, &place->entry, e->rules.empty))
 			continue;
 		if (present)
-			mv_gather_leaf(g, place->level, at, place->entry);
+			mv_gather_leaf(f, g, place->level, at, place->entry);
 		return 0;
 	}
+	return 0;
+}
+
+MV_INLINE int mv_zap_entries(const struct mv_format *f, struct mv_engine *e, struct mv_gather *g,
+			     uint64_t *at, uint64_t last, unsigned int level,
+			     struct mv_place *place)
+{
+	unsigned int end;
+	int step;
+
+	place->level = level;
+	end = mv_place_end(f, place, *at, last);
+	do {
+		step = mv_zap_entry(f, e, g, *at, place);
+		if (step)
+			return step == MV_STEP_AGAIN ? 0 : step;
+	} while (mv_place_next(f, at, end, place));
 	return 0;
 }
 
@@ -321,15 +353,11 @@ MV_INLINE int mv_zap_table(const struct mv_format *f, struct mv_engine *e, struc
 			   uint64_t *at, uint64_t last)
 {
 	struct mv_place place;
-	int step;
 
 	mv_descend(f, e, *at, &place);
-	do {
-		step = mv_zap_entry(f, e, g, *at, &place);
-		if (step)
-			return step == MV_STEP_AGAIN ? 0 : step;
-	} while (mv_place_next(f, e, at, last, &place));
-	return 0;
+	if (place.level == 1)
+		return mv_zap_entries(f, e, g, at, last, 1, &place);
+	return mv_zap_entries(f, e, g, at, last, place.level, &place);
 }
 
 MV_INLINE void mv_do_zap(const struct mv_format *f, struct mv_engine *e, uint64_t first,

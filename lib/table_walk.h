@@ -213,14 +213,22 @@ MV_INLINE bool mv_span_inside(const struct mv_format *f, unsigned int level, uin
 	return (address & ~mask) >= first && (address | mask) <= last;
 }
 
-/* To the next entry of the same table. False at its end, or the range's. */
-MV_INLINE bool mv_place_next(const struct mv_format *f, const struct mv_engine *e, uint64_t *at,
-			     uint64_t last, struct mv_place *place)
+/* Index of the last entry of a place's table that a range reaches. */
+MV_INLINE unsigned int mv_place_end(const struct mv_format *f, const struct mv_place *place,
+				    uint64_t at, uint64_t last)
 {
-	uint64_t end = mv_span_last(f, place->level, *at, last);
+	unsigned int level = place->level;
+	uint64_t end = at | (MV_BIT(f->shift[level] + f->index_lg2[level]) - 1);
 
-	*at = end + 1;
-	if (end == last || place->index + 1 == mv_entries(f, place->level))
+	return mv_index(f, level, end < last ? end : last);
+}
+
+/* To the next entry of the same table, up to @end. @at moves on in any case. */
+MV_INLINE bool mv_place_next(const struct mv_format *f, uint64_t *at, unsigned int end,
+			     struct mv_place *place)
+{
+	*at = (*at | mv_span_mask(f, place->level)) + 1;
+	if (place->index == end)
 		return false;
 	place->index++;
 	place->entry = mv_entry_load(f, place->table, place->index);
@@ -232,27 +240,40 @@ MV_INLINE bool mv_place_next(const struct mv_format *f, const struct mv_engine *
 /* Tables between two rests, so that a long walk does not hold up every grace period. */
 #define MV_TABLES_A_SECTION 256
 
+/*
+ * Most entries are of the lowest level, and code that knows its level is much faster. So each
+ * operation's loop over a table's entries is inlined twice:
+ *
+ *	if (place.level == 1)
+ *		loop(..., 1, &place)
+ *	else
+ *		loop(..., place.level, &place)
+ *
+ * and begins with place->level = level.
+ */
+
 /* One table's leaves. Not 0: what @leaf said. */
 MV_INLINE int mv_leaves_of_table(const struct mv_format *f, const struct mv_engine *e, uint64_t *at,
-				 uint64_t last, struct mv_place *place,
+				 uint64_t last, unsigned int level, struct mv_place *place,
 				 int (*leaf)(void *ctx, const struct mv_mapping *mapping),
 				 void *ctx)
 {
-	struct mv_mapping mapping;
+	unsigned int end;
+	int error = 0;
 
+	place->level = level;
+	end = mv_place_end(f, place, *at, last);
 	do {
-		int error;
+		struct mv_mapping mapping;
 
-		if (mv_place_is_table(f, e, place))
-			return 0;
 		if (!mv_entry_present(&e->rules, place->entry))
 			continue;
-		mv_leaf_mapping(f, &e->rules, place->level, *at, place->entry, &mapping);
+		if (mv_place_is_table(f, e, place))
+			return 0;
+		mv_leaf_mapping(f, &e->rules, level, *at, place->entry, &mapping);
 		error = leaf(ctx, &mapping);
-		if (error)
-			return error;
-	} while (mv_place_next(f, e, at, last, place));
-	return 0;
+	} while (mv_place_next(f, at, end, place) && !error);
+	return error;
 }
 
 MV_INLINE int mv_do_for_each_leaf(const struct mv_format *f, const struct mv_engine *e,
@@ -271,7 +292,11 @@ MV_INLINE int mv_do_for_each_leaf(const struct mv_format *f, const struct mv_eng
 			struct mv_place place;
 
 			mv_descend(f, e, at, &place);
-			error = mv_leaves_of_table(f, e, &at, last, &place, leaf, ctx);
+			if (place.level == 1)
+				error = mv_leaves_of_table(f, e, &at, last, 1, &place, leaf, ctx);
+			else
+				error = mv_leaves_of_table(f, e, &at, last, place.level, &place,
+							   leaf, ctx);
 		}
 		mv_engine_leave(e);
 	}
