@@ -289,6 +289,7 @@ static int see_leaf(void *ctx, const struct mv_mapping *mapping)
 
 	insist(!seen->count || mapping->address > seen->address);
 	insist(!(mapping->address & ((1ULL << mapping->page_lg2) - 1)));
+	fuzz.memory.budget += 5; /* that many more than the listing has left */
 	insist(!mv_guest_walk(&fuzz.paging, accessor, mapping->address,
 			      MV_ACCESS_IMPLICIT | MV_ACCESS_NO_UPDATE, &walk));
 	insist(walk.kind == MV_WALK_OK && walk.gpa == mapping->phys);

@@ -78,6 +78,8 @@ static void model_stage2_fault(const struct mv_stage2_walk *fault, bool guest_ta
 	walk->gpa = fault->gpa;
 	walk->stage2_kind = fault->kind;
 	walk->level = fault->level;
+	walk->code = fault->code;
+	walk->suppress_ve = fault->suppress_ve;
 	walk->guest_table = guest_table;
 }
 
@@ -90,12 +92,16 @@ static int model_final(const struct mv_walk *guest, unsigned int access,
 	access &= MV_ACCESS_READ | MV_ACCESS_WRITE | MV_ACCESS_FETCH | MV_ACCESS_SHADOW_STACK;
 	access |= MV_ACCESS_LINEAR | MV_ACCESS_NO_UPDATE;
 	access |= guest->attr & MV_ATTR_USER ? MV_ACCESS_USER : 0;
+	access |= guest->attr & MV_ATTR_WRITE ? MV_ACCESS_GUEST_WRITABLE : 0;
+	access |= guest->attr & MV_ATTR_EXEC ? 0 : MV_ACCESS_GUEST_NO_EXEC;
 	error = mv_stage2_walk(&fuzz.stage2, guest->gpa, access, &final);
 	if (error)
 		return error;
 	walk->gpa = guest->gpa;
 	walk->hpa = final.phys;
 	walk->page_lg2 = guest->page_lg2 < final.page_lg2 ? guest->page_lg2 : final.page_lg2;
+	walk->attr = guest->attr & final.attr & (MV_ATTR_READ | MV_ATTR_WRITE);
+	walk->attr |= guest->attr & (MV_ATTR_USER | MV_ATTR_PKEY_MASK);
 	if (final.kind == MV_STAGE2_OK)
 		walk->kind = MV_NESTED_OK;
 	else
@@ -135,8 +141,11 @@ static int model_walk(uint64_t gva, unsigned int access, struct mv_nested_walk *
 static bool same_fault(const struct mv_nested_walk *a, const struct mv_nested_walk *b)
 {
 	return a->level == b->level && a->gpa == b->gpa && a->stage2_kind == b->stage2_kind &&
-	       a->guest_table == b->guest_table;
+	       a->guest_table == b->guest_table && a->code == b->code &&
+	       a->suppress_ve == b->suppress_ve;
 }
+
+#define SAME_ATTR (MV_ATTR_READ | MV_ATTR_WRITE | MV_ATTR_USER | MV_ATTR_PKEY_MASK)
 
 static bool same(const struct mv_nested_walk *a, const struct mv_nested_walk *b)
 {
@@ -144,7 +153,8 @@ static bool same(const struct mv_nested_walk *a, const struct mv_nested_walk *b)
 		return false;
 	switch (a->kind) {
 	case MV_NESTED_OK:
-		return a->hpa == b->hpa && a->gpa == b->gpa && a->page_lg2 == b->page_lg2;
+		return a->hpa == b->hpa && a->gpa == b->gpa && a->page_lg2 == b->page_lg2 &&
+		       !((a->attr ^ b->attr) & SAME_ATTR);
 	case MV_NESTED_PAGE_FAULT:
 		return a->error_code == b->error_code && a->level == b->level;
 	case MV_NESTED_STAGE2:
@@ -189,6 +199,13 @@ static void look(uint64_t gva, unsigned int access)
 	insist_same(error, &walk, second, &other);
 }
 
+/* What was set in the direct map, for the model, which reads the memory. */
+static void take_marks(void)
+{
+	if (fuzz.direct)
+		memcpy(fuzz.memory.word, fuzz.map, sizeof(fuzz.memory.word));
+}
+
 /* With marks set: the tables change under the walks, so each is held to less. */
 static void mark(uint64_t gva, unsigned int access)
 {
@@ -206,8 +223,7 @@ static void mark(uint64_t gva, unsigned int access)
 	error = mv_nested_cached_walk(fuzz.cache, &fuzz.nested, gva, access, &cached);
 	insist(!error || error == -EFAULT || error == -EAGAIN);
 	mv_nested_cache_flush_all(fuzz.cache);
-	if (fuzz.direct)
-		memcpy(fuzz.memory.word, fuzz.map, sizeof(fuzz.memory.word));
+	take_marks();
 }
 
 static void translate_many(unsigned int access)
@@ -302,6 +318,7 @@ static void enter_guest(void)
 	mv_nested_set_paging(&fuzz.nested, &fuzz.paging);
 	error = mv_nested_load_pdptes(&fuzz.nested, &walk);
 	insist(!error || error == -EFAULT || error == -EAGAIN);
+	take_marks();
 	memcpy(fuzz.paging.pdpte, fuzz.nested.paging.pdpte, sizeof(fuzz.paging.pdpte));
 	if (!fuzz.cache) {
 		const struct mv_nested_cache_config config = { .size = sizeof(config),
