@@ -14,10 +14,10 @@
 
 #include "vm/base64.h"
 
-#define LIMIT	 "4194304"
-#define RAM	 (32 * MIB)
-#define PAGE	 4096UL
-#define BYTES	 40960 /* of one command */
+#define LIMIT	"4194304"
+#define RAM	(32 * MIB)
+#define PAGE	4096UL
+#define BYTES	40960 /* of one command */
 #define REQUEST 65536
 
 /* --- asking -------------------------------------------------------------------------------- */

@@ -7,8 +7,8 @@
 #include "vm/base64.h"
 
 /* RFC 4648, section 10. */
-static const char *const examples[] = { "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=",
-					"Zm9vYmFy" };
+static const char *const examples[] = { "",	    "Zg==",	"Zm8=",	   "Zm9v",
+					"Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy" };
 
 static void the_standards_examples(void **state)
 {

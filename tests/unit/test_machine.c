@@ -30,8 +30,8 @@ static void registers_are_found(void **state)
 	assert_true(r.efer == 0xd01 && r.rflags == 0x40246 && r.cpl == 3 && !r.pkru_known);
 	assert_int_equal(machine_parse_registers(registers_32, &r), 0);
 	assert_true(r.cr3 == 0x1234000 && r.rflags == 0x246 && r.efer == 0 && r.cpl == 0);
-	assert_int_equal(machine_parse_registers("CR0=1 CR3=2 CR4=3 CPL=0 RFL=2 PKRU=55555554\n", &r),
-			 0);
+	assert_int_equal(
+		machine_parse_registers("CR0=1 CR3=2 CR4=3 CPL=0 RFL=2 PKRU=55555554\n", &r), 0);
 	assert_true(r.pkru_known && r.pkru == 0x55555554);
 }
 
@@ -107,7 +107,8 @@ static void no_memory_is_no_success(void **state)
 		"FlatView #0\n AS \"I/O\", root: io\n  0-7 (prio 0, ram): m0\n",
 		"FlatView #0\n AS \"memory\", root: system\n",
 		"FlatView #0\n AS \"memory\", root: system\n  No rendered FlatView\n",
-		" AS \"memory\", root: system\n  0000000000000000-0000000000000fff (prio 0, ram): m\n",
+		" AS \"memory\", root: system\n  0000000000000000-0000000000000fff (prio 0, ram): "
+		"m\n",
 		/* Not in order: a lookup would not find them. */
 		"FlatView #0\n AS \"memory\", root: system\n"
 		"  0000000000001000-0000000000001fff (prio 0, ram): m\n"
@@ -171,9 +172,9 @@ static void host_addresses(void **state)
 {
 	uint64_t hva = 5;
 
-	assert_int_equal(machine_parse_hva("Host virtual address for 0x0 (m0) is 0x7faecffff000\r\n",
-					   &hva),
-			 0);
+	assert_int_equal(
+		machine_parse_hva("Host virtual address for 0x0 (m0) is 0x7faecffff000\r\n", &hva),
+		0);
 	assert_true(hva == 0x7faecffff000);
 	assert_int_equal(machine_parse_hva("Host virtual address for 0x0 (a) is 0x1) is 0x2000\r\n",
 					   &hva),

@@ -211,8 +211,8 @@ static void targets_and_indices_agree_with_the_walk(void **state)
 	assert_int_equal(result.steps, 4);
 	for (unsigned int i = 0; i < 4; i++) {
 		const struct mv_walk_step *step = &result.step[i];
-		uint64_t target = decode_target(paging.format, &paging.rules, step->level,
-						step->entry);
+		uint64_t target =
+			decode_target(paging.format, &paging.rules, step->level, step->entry);
 
 		assert_int_equal(decode_index(paging.format, step->level, GVA), 1);
 		assert_int_equal(step->gpa % 0x1000, 8);
@@ -274,7 +274,8 @@ static void faults_of_the_second_stage(void **state)
 		{ MV_FORMAT_EPT_4L, 2, BIT(0), MV_ACCESS_READ, "EPT PDE grants writing without" },
 		{ MV_FORMAT_EPT_4L, 2, 3, MV_ACCESS_READ, "EPT PDE grants execution alone" },
 		{ MV_FORMAT_EPT_4L, 1, 2 << 3, MV_ACCESS_READ, "EPT PTE has memory type 2" },
-		{ MV_FORMAT_EPT_4L, 4, BIT(45), MV_ACCESS_READ, "reserved bit 45 of the EPT PML4E" },
+		{ MV_FORMAT_EPT_4L, 4, BIT(45), MV_ACCESS_READ,
+		  "reserved bit 45 of the EPT PML4E" },
 		{ MV_FORMAT_NPT_4L, 3, 1, MV_ACCESS_READ, "the PDPTE is not present" },
 		{ MV_FORMAT_NPT_4L, 3, BIT(1), MV_ACCESS_WRITE, "W (bit 1) of the PDPTE is 0" },
 		{ MV_FORMAT_NPT_4L, 2, BIT(2), MV_ACCESS_READ, "U (bit 2) of the PDE is 0" },

@@ -74,9 +74,9 @@ static bool parse_hex(const char *text, uint64_t *value)
 
 static int take_hex(const char *what, const char *text, uint64_t *value)
 {
-	return parse_hex(text, value) ? 0 :
-					say_usage("walk", "%s: '%s' is no hexadecimal number", what,
-						  text);
+	return parse_hex(text, value)
+		       ? 0
+		       : say_usage("walk", "%s: '%s' is no hexadecimal number", what, text);
 }
 
 static int take_count(const char *what, const char *text, uint64_t most, uint64_t *value)
@@ -311,10 +311,10 @@ static int translate_input(struct job *job)
 	while (status == EXIT_SUCCESS && getline(&line, &room, stdin) > 0)
 		for (word = strtok_r(line, " \t\r\n", &save); word && status == EXIT_SUCCESS;
 		     word = strtok_r(NULL, " \t\r\n", &save))
-			status = parse_hex(word, &address) ?
-					 translate(job, address) :
-					 say_usage("walk", "standard input: '%s' is no address",
-						   word);
+			status = parse_hex(word, &address)
+					 ? translate(job, address)
+					 : say_usage("walk", "standard input: '%s' is no address",
+						     word);
 	free(line);
 	return status;
 }
@@ -376,8 +376,8 @@ static int look(const struct walk_options *options, struct walk_vm *vm, char **w
 	if (walk_space_open(&space, vm, options))
 		return EXIT_FAILURE;
 	printer.output->begin(&printer);
-	status = options->map ? map_all(&job, words, count, &cut) :
-				translate_all(&job, words, count);
+	status = options->map ? map_all(&job, words, count, &cut)
+			      : translate_all(&job, words, count);
 	printer.output->end(&printer, cut);
 	return status;
 }

@@ -115,10 +115,10 @@ void walk_vm_close(struct walk_vm *vm);
 /** enum walk_outcome - how a translation ended */
 enum walk_outcome {
 	WALK_OK,
-	WALK_FAULT,	    /* stage 1: page fault, or not canonical */
-	WALK_STAGE2_FAULT,  /* stage 2 of a guest's guest */
-	WALK_OUTSIDE,	    /* a table lies where no memory is */
-	WALK_READ_FAILED,   /* memory that exists could not be read */
+	WALK_FAULT,	   /* stage 1: page fault, or not canonical */
+	WALK_STAGE2_FAULT, /* stage 2 of a guest's guest */
+	WALK_OUTSIDE,	   /* a table lies where no memory is */
+	WALK_READ_FAILED,  /* memory that exists could not be read */
 };
 
 /**

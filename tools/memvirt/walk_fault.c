@@ -9,16 +9,16 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define BIT(n)	    (1ULL << (n))
-#define ENTRY_W	    BIT(1)
-#define ENTRY_U	    BIT(2)
-#define ENTRY_NX    BIT(63)
-#define CR4_SMEP    BIT(20)
-#define CR4_SMAP    BIT(21)
-#define EPT_R	    BIT(0)
-#define EPT_W	    BIT(1)
-#define EPT_RIGHTS  7ULL
-#define PKEY_SHIFT  59
+#define BIT(n)	   (1ULL << (n))
+#define ENTRY_W	   BIT(1)
+#define ENTRY_U	   BIT(2)
+#define ENTRY_NX   BIT(63)
+#define CR4_SMEP   BIT(20)
+#define CR4_SMAP   BIT(21)
+#define EPT_R	   BIT(0)
+#define EPT_W	   BIT(1)
+#define EPT_RIGHTS 7ULL
+#define PKEY_SHIFT 59
 
 /* Where which half of a fault's words are collected. */
 struct sentence {
@@ -77,8 +77,8 @@ static void say_reserved(struct sentence *s, enum mv_format_id format, const str
 			 const struct mv_walk_step *step)
 {
 	bool leaf = decode_is_leaf(rules, step->level, step->entry);
-	uint64_t reserved = leaf ? rules->reserved_leaf[step->level] :
-				   rules->reserved_table[step->level];
+	uint64_t reserved =
+		leaf ? rules->reserved_leaf[step->level] : rules->reserved_table[step->level];
 
 	reserved &= step->entry;
 	say_more(s, "reserved bit%s ", reserved & (reserved - 1) ? "s" : "");
@@ -155,8 +155,8 @@ void decode_fault(const struct mv_paging *paging, const struct mv_walk *walk, ui
 	if (walk->kind == MV_WALK_NOT_CANONICAL || !last)
 		say_not_canonical(&s, paging, gva);
 	else if (!(walk->error_code & MV_PF_PRESENT))
-		say_more(&s, "P (bit 0) of the %s is 0", decode_level_name(paging->format,
-									  last->level));
+		say_more(&s, "P (bit 0) of the %s is 0",
+			 decode_level_name(paging->format, last->level));
 	else if (walk->error_code & MV_PF_RESERVED)
 		say_reserved(&s, paging->format, &paging->rules, last);
 	else
@@ -169,8 +169,8 @@ static void say_misconfigured(struct sentence *s, const struct mv_stage2 *stage2
 			      const struct mv_walk_step *step)
 {
 	bool leaf = decode_is_leaf(&stage2->rules, step->level, step->entry);
-	uint64_t reserved = leaf ? stage2->rules.reserved_leaf[step->level] :
-				   stage2->rules.reserved_table[step->level];
+	uint64_t reserved = leaf ? stage2->rules.reserved_leaf[step->level]
+				 : stage2->rules.reserved_table[step->level];
 	const char *name = decode_level_name(stage2->format, step->level);
 
 	if (step->entry & reserved)
@@ -241,8 +241,8 @@ void decode_stage2_fault(const struct mv_stage2 *stage2, const struct mv_stage2_
 	else if (walk->kind == MV_STAGE2_MISCONFIGURED)
 		say_reserved(&s, stage2->format, &stage2->rules, last);
 	else if (!decode_is_present(&stage2->rules, last->entry))
-		say_more(&s, "the %s is not present", decode_level_name(stage2->format,
-									last->level));
+		say_more(&s, "the %s is not present",
+			 decode_level_name(stage2->format, last->level));
 	else if (decode_is_ept(stage2->format))
 		say_ept_rights(&s, walk->code);
 	else

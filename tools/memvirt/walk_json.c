@@ -24,8 +24,8 @@ static void put_text(FILE *file, const char *name, const char *text)
 	struct json_object *string = text ? json_object_new_string(text) : NULL;
 
 	put_name(file, name);
-	fputs(string ? json_object_to_json_string_ext(string, JSON_C_TO_STRING_NOSLASHESCAPE) :
-		       "null",
+	fputs(string ? json_object_to_json_string_ext(string, JSON_C_TO_STRING_NOSLASHESCAPE)
+		     : "null",
 	      file);
 	json_object_put(string);
 }
@@ -108,8 +108,8 @@ static void put_rights(FILE *file, uint32_t attr)
 static void put_registers(FILE *file, const struct walk_printer *printer)
 {
 	const struct mv_paging_registers *r = &printer->space->paging.registers;
-	bool pkru_known = printer->vm->registers.pkru_known ||
-			  (printer->options->given >> WALK_PKRU & 1);
+	bool pkru_known =
+		printer->vm->registers.pkru_known || (printer->options->given >> WALK_PKRU & 1);
 
 	put_name(file, "registers");
 	fputc('{', file);

@@ -11,8 +11,7 @@
 #include "vm/say.h"
 
 /* What makes neighbours differ. Accessed and dirty do not: they come and go. */
-#define ALIKE                                                                                      \
-	(MV_ATTR_RIGHTS | MV_ATTR_GLOBAL | MV_ATTR_TYPE_MASK | MV_ATTR_PKEY_MASK)
+#define ALIKE (MV_ATTR_RIGHTS | MV_ATTR_GLOBAL | MV_ATTR_TYPE_MASK | MV_ATTR_PKEY_MASK)
 
 /* Tables of one level that are read ahead; a guest's loop of tables must not fill memory. */
 #define AHEAD_MAX 16384
@@ -251,8 +250,7 @@ static int finish(struct map *map, int result)
 }
 
 int walk_map(struct walk_space *space, const struct walk_options *options, uint64_t first,
-	     uint64_t last, void (*print)(void *ctx, const struct walk_stretch *stretch),
-	     void *ctx)
+	     uint64_t last, void (*print)(void *ctx, const struct walk_stretch *stretch), void *ctx)
 {
 	struct map map = {
 		.space = space,

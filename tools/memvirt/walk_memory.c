@@ -16,10 +16,10 @@
 #include "vm/control_wire.h"
 
 /* Pages kept; a guest's tables for 64 GiB of 4 KiB pages are twice as many. */
-#define CACHE_PAGES  65536
-#define CACHE_FIRST  256
-#define FETCH_PAGES  10 /* docs/control.md: 40,960 bytes at once */
-#define CONTROL_NS   (10 * CLOCK_S)
+#define CACHE_PAGES 65536
+#define CACHE_FIRST 256
+#define FETCH_PAGES 10 /* docs/control.md: 40,960 bytes at once */
+#define CONTROL_NS  (10 * CLOCK_S)
 
 void walk_memory_init(struct walk_memory *memory)
 {
@@ -78,8 +78,8 @@ static int make_room(struct walk_memory *memory)
 
 static const unsigned char *cached(const struct walk_memory *memory, uint64_t gpa)
 {
-	return memory->places ? look_up(memory->page, memory->places, gpa / WALK_PAGE + 1)->bytes :
-				NULL;
+	return memory->places ? look_up(memory->page, memory->places, gpa / WALK_PAGE + 1)->bytes
+			      : NULL;
 }
 
 /* @bytes are taken over. */

@@ -11,17 +11,17 @@
 #include "memvirt/walk_decode.h"
 #include "vm/say.h"
 
-#define EPTP_AD	     (1ULL << 6)
-#define EPTP_LENGTH  (7ULL << 3) /* page-walk length less 1; SDM vol. 3, table 25-9 */
-#define FRAME	     0x000ffffffffff000ULL
-#define RFLAGS_AC    (1ULL << 18)
+#define EPTP_AD		   (1ULL << 6)
+#define EPTP_LENGTH	   (7ULL << 3) /* page-walk length less 1; SDM vol. 3, table 25-9 */
+#define FRAME		   0x000ffffffffff000ULL
+#define RFLAGS_AC	   (1ULL << 18)
 #define PDPTE_TCG_ACCESSED (1ULL << 5)
-#define CR4_PKE	     (1ULL << 22)
-#define CR0_PG	     (1ULL << 31)
-#define EFER_LME     (1ULL << 8)
-#define EFER_LMA     (1ULL << 10)
-#define STAGE2_TABLE (MV_ACCESS_READ | MV_ACCESS_GUEST_TABLE | MV_ACCESS_LINEAR | \
-		      MV_ACCESS_NO_UPDATE)
+#define CR4_PKE		   (1ULL << 22)
+#define CR0_PG		   (1ULL << 31)
+#define EFER_LME	   (1ULL << 8)
+#define EFER_LMA	   (1ULL << 10)
+#define STAGE2_TABLE                                                                               \
+	(MV_ACCESS_READ | MV_ACCESS_GUEST_TABLE | MV_ACCESS_LINEAR | MV_ACCESS_NO_UPDATE)
 
 /* --- what the walks read ------------------------------------------------------------------ */
 
@@ -216,9 +216,9 @@ static void take_trace(const struct walk_space *space, uint64_t gva, struct mv_w
 	if (space->paging.format == MV_FORMAT_X86_PAE) {
 		unsigned int index = (unsigned int)(gva >> 30) & 3;
 
-		walk->step[walk->steps++] = (struct mv_walk_step){
-			space->paging.root + 8 * index, space->paging.pdpte[index], level
-		};
+		walk->step[walk->steps++] =
+			(struct mv_walk_step){ space->paging.root + 8 * index,
+					       space->paging.pdpte[index], level };
 		level--;
 	}
 	for (unsigned int i = 0; i < space->traced && walk->steps < MV_LEVEL_MAX; i++, level--) {
@@ -330,8 +330,7 @@ int walk_space_translate(struct walk_space *space, const struct walk_options *op
 	if (!options->gpa && walk_first(space, access, result))
 		return -1;
 	result->phys = result->gpa;
-	if (result->outcome == WALK_OK && space->has_second &&
-	    walk_second(space, access, result))
+	if (result->outcome == WALK_OK && space->has_second && walk_second(space, access, result))
 		return -1;
 	if (result->outcome == WALK_OK)
 		result->range = walk_memory_find(space->memory, result->phys);
@@ -367,8 +366,7 @@ void walk_reason(const struct walk_space *space, const struct walk_result *resul
 		decode_stage2_fault(&space->second, &result->second, text);
 		break;
 	case WALK_OUTSIDE:
-		snprintf(text, DECODE_REASON_MAX,
-			 "a table would be at 0x%llx, where no memory is",
+		snprintf(text, DECODE_REASON_MAX, "a table would be at 0x%llx, where no memory is",
 			 (unsigned long long)result->missing);
 		break;
 	case WALK_READ_FAILED:

@@ -38,8 +38,9 @@ static void begin(void *ctx)
 	const struct mv_paging *paging = &printer->space->paging;
 	const struct mv_paging_registers *r = &paging->registers;
 
-	fprintf(printer->file, "%s%sprocessor %u: %s, CR0=0x%" PRIx64 " CR3=0x%" PRIx64
-		" CR4=0x%" PRIx64 " EFER=0x%" PRIx64 ", %u physical bits\n",
+	fprintf(printer->file,
+		"%s%sprocessor %u: %s, CR0=0x%" PRIx64 " CR3=0x%" PRIx64 " CR4=0x%" PRIx64
+		" EFER=0x%" PRIx64 ", %u physical bits\n",
 		printer->vm->name, printer->vm->name[0] ? ", " : "", printer->options->cpu,
 		paging->enabled ? decode_mode_name(paging->format) : "paging is off", r->cr0,
 		r->cr3, r->cr4, r->efer, paging->cpu.maxphyaddr);
@@ -82,8 +83,8 @@ static void print_second(const struct walk_printer *printer, const struct mv_sta
 	const struct mv_stage2 *second = &printer->space->second;
 
 	for (unsigned int i = 0; i < walk->steps; i++)
-		print_step(printer->file, second->format, &second->rules, &walk->step[i],
-			   walk->gpa, indent);
+		print_step(printer->file, second->format, &second->rules, &walk->step[i], walk->gpa,
+			   indent);
 }
 
 static bool shows_second(const struct walk_printer *printer)
@@ -131,8 +132,7 @@ static void print_place(const struct walk_printer *printer, const struct walk_re
 	if (range->hva)
 		fprintf(printer->file, ", host-virtual 0x%" PRIx64, range->hva + into);
 	if (range->file)
-		fprintf(printer->file, ", %s + 0x%" PRIx64, range->file,
-			range->file_offset + into);
+		fprintf(printer->file, ", %s + 0x%" PRIx64, range->file, range->file_offset + into);
 	fprintf(printer->file, "\n");
 }
 
@@ -160,11 +160,12 @@ static void print_codes(FILE *file, const struct walk_result *result)
 	struct decode_bits bits;
 
 	if (result->outcome == WALK_STAGE2_FAULT) {
-		fprintf(file, "%s; ", result->second_of_table ? "for a table of stage 1" :
-								"for the address itself");
+		fprintf(file, "%s; ",
+			result->second_of_table ? "for a table of stage 1"
+						: "for the address itself");
 		fprintf(file, "%s 0x%" PRIx64,
-			result->second.kind == MV_STAGE2_MISCONFIGURED ? "misconfiguration" :
-									 "exit code",
+			result->second.kind == MV_STAGE2_MISCONFIGURED ? "misconfiguration"
+								       : "exit code",
 			result->second.code);
 	} else if (result->outcome == WALK_FAULT && result->guest.kind == MV_WALK_PAGE_FAULT) {
 		fprintf(file, "page fault, error code 0x%x", result->guest.error_code);

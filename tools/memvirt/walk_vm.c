@@ -253,8 +253,8 @@ static bool region_overlaps(struct json_object *region, const struct walk_range 
 	uint64_t first, bytes;
 
 	return !wire_get_u64(region, "first-hva", &first) &&
-	       !wire_get_u64(region, "bytes", &bytes) && bytes && range->hva <= first + (bytes - 1) &&
-	       range->hva + rest >= first;
+	       !wire_get_u64(region, "bytes", &bytes) && bytes &&
+	       range->hva <= first + (bytes - 1) && range->hva + rest >= first;
 }
 
 static bool is_managed(struct json_object *regions, const struct walk_range *range)
@@ -330,8 +330,7 @@ static int connect_control(struct walk_vm *vm, const char *path, struct json_obj
 	struct json_object *name = NULL;
 	uint64_t pid = 0;
 
-	if (open_rpc(RPC_CONTROL, path, &vm->control) ||
-	    ask(vm->control, "query-info", NULL, info))
+	if (open_rpc(RPC_CONTROL, path, &vm->control) || ask(vm->control, "query-info", NULL, info))
 		return -1;
 	json_object_object_get_ex(*info, "name", &name);
 	snprintf(vm->name, sizeof(vm->name), "%s", name ? json_object_get_string(name) : "");
@@ -420,8 +419,8 @@ int walk_vm_open(const struct walk_options *options, struct walk_vm *vm)
 	int err;
 
 	walk_memory_init(&made.memory);
-	err = options->vm ? connect_by_name(&made, options, &info) :
-			    connect_by_qmp(&made, options, &info);
+	err = options->vm ? connect_by_name(&made, options, &info)
+			  : connect_by_qmp(&made, options, &info);
 	if (!err)
 		err = learn(&made, options, info);
 	json_object_put(info);

@@ -199,8 +199,8 @@ static struct json_object *set_limit(struct server *server, struct json_object *
 			"set-limit takes \"bytes\": a number of at least %lu, or null "
 			"for no limit",
 			LIMIT_MIN);
-	return give(server, message, place,
-		    &(struct job){ .kind = JOB_SET_LIMIT, .bytes = bytes }, job);
+	return give(server, message, place, &(struct job){ .kind = JOB_SET_LIMIT, .bytes = bytes },
+		    job);
 }
 
 static struct json_object *read_memory(struct server *server, struct json_object *message,

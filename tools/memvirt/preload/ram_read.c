@@ -52,8 +52,8 @@ static bool has_content(uintptr_t addr)
 
 	if (fd < 0)
 		return true;
-	if (real.pread(fd, &entry, sizeof(entry),
-		       (off_t)(addr / MV_PAGE_SIZE * sizeof(entry))) != sizeof(entry))
+	if (real.pread(fd, &entry, sizeof(entry), (off_t)(addr / MV_PAGE_SIZE * sizeof(entry))) !=
+	    sizeof(entry))
 		entry = PAGEMAP_CONTENT;
 	close(fd);
 	return entry & PAGEMAP_CONTENT;
@@ -99,8 +99,8 @@ static int read_pinned(const struct region *region, uint64_t gpa, size_t len, vo
 	case MV_PAGE_POISONED:
 		return -EIO;
 	default:
-		return read_unwatched(&region->backing,
-				      region->backing.first + (gpa - region->gpa), len, bytes);
+		return read_unwatched(&region->backing, region->backing.first + (gpa - region->gpa),
+				      len, bytes);
 	}
 }
 
