@@ -27,7 +27,7 @@ TOOL_LIBS := -ljson-c
 
 # Sources, by what is linked from them.
 CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c platform_none.c) \
-	$(wildcard lib/format*.c lib/table*.c lib/guest_walk*.c lib/ept/*.c)
+	$(wildcard lib/format*.c lib/table*.c lib/guest_walk*.c lib/ept/*.c lib/shadow/*.c)
 LIB_SRC	:= $(filter-out lib/platform_none.c,$(wildcard lib/*.c lib/*/*.c))
 VM_SRC	:= $(wildcard tools/vm/*.c)
 MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
