@@ -73,9 +73,9 @@ static void init_rules(struct mv_paging *paging)
 	mv_rules_init(f, features_of(paging), width, &paging->rules);
 	if (!(paging->registers.cr4 & MV_CR4_PGE))
 		paging->rules.meaningful &= ~f->global;
-	/* AMD reserves what would be the global bit of a page. APM vol. 2, 5.3.3, 5.3.4. */
+	/* AMD reserves the global bit where no page can be. APM vol. 2, 5.3.3. */
 	if (in_long_mode(paging) && (paging->cpu.features & MV_CPU_AMD))
-		for (unsigned int level = 3; level <= f->levels; level++)
+		for (unsigned int level = 4; level <= f->levels; level++)
 			paging->rules.reserved_table[level] |= f->global;
 }
 

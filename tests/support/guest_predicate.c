@@ -73,7 +73,7 @@ static bool is_reserved_wide(const struct guest_world *world, bool page, unsigne
 		return bit >= 13 && bit <= 29;
 	if (bit == 7)
 		return level >= 4 || (level == 3 && !world->pages_1g);
-	return bit == 8 && world->amd && level >= 3;
+	return bit == 8 && world->amd && level >= 4;
 }
 
 void guest_world_prepare(struct guest_world *world)
@@ -205,7 +205,7 @@ static bool key_denies(const struct guest_world *world, const struct guest_acces
 		return false;
 	if (disable_access && (access->read || access->write))
 		return true;
-	return disable_write && access->write && (as_user || world->wp);
+	return disable_write && access->write && (world->wp || (page->user && as_user));
 }
 
 /* SDM 4.7: the bits that tell of the access alone. */

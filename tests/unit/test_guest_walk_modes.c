@@ -191,7 +191,7 @@ static void page_size_is_reserved_or_ignored_where_there_are_no_large_pages(void
 	assert_int_equal(guest.walk.page_lg2, 12);
 }
 
-static void amd_reserves_bit_8_of_upper_tables(void **state)
+static void amd_reserves_bit_8_above_level_3(void **state)
 {
 	for (int amd = 0; amd < 2; amd++) {
 		paged_init(&guest, PAGED_5L);
@@ -202,7 +202,7 @@ static void amd_reserves_bit_8_of_upper_tables(void **state)
 
 			paged_set(&guest, level, entry | PTE_G);
 			assert_int_equal(paged_fault(&guest, READ),
-					 amd && level >= 3 ? RSVD : PAGED_OK);
+					 amd && level >= 4 ? RSVD : PAGED_OK);
 			paged_set(&guest, level, entry);
 		}
 		paged_set(&guest, 3, PTE_ALL | PTE_PS | PTE_G);
@@ -384,7 +384,7 @@ int main(void)
 		cmocka_unit_test(address_bits_beyond_the_width_are_reserved),
 		cmocka_unit_test(pse36_reaches_as_far_as_the_width),
 		cmocka_unit_test(page_size_is_reserved_or_ignored_where_there_are_no_large_pages),
-		cmocka_unit_test(amd_reserves_bit_8_of_upper_tables),
+		cmocka_unit_test(amd_reserves_bit_8_above_level_3),
 		cmocka_unit_test(the_leaf_tells_type_and_global),
 		cmocka_unit_test(a_reserved_bit_in_any_pdpte_refuses_the_load),
 		cmocka_unit_test(pdptes_count_as_they_were_at_the_load),
