@@ -292,14 +292,17 @@ MV_INLINE bool mv_walk_key_refuses(const struct mv_format *f, const struct mv_pa
 				   const struct mv_walk_state *state, uint64_t leaf,
 				   unsigned int access)
 {
+	bool user_page = state->granted & f->user;
+	bool by_user = user_page && mv_access_is_user(access);
 	uint32_t rights, refused = 0;
 
 	if (!f->pkey_low)
 		return false;
-	rights = paging->keys[!!(state->granted & f->user)];
-	rights >>= 2 * (leaf >> f->pkey_low & 15);
-	refused |= access & MV_ACCESS_DATA ? 1 : 0;		  /* access disable */
-	refused |= mv_access_needs_write(paging, access) ? 2 : 0; /* write disable */
+	rights = paging->keys[user_page] >> 2 * (leaf >> f->pkey_low & 15);
+	refused |= access & MV_ACCESS_DATA ? 1 : 0; /* access disable */
+	/* Write disable; without CR0.WP it binds users only, on their own pages. */
+	if ((access & MV_ACCESS_WRITE) && (by_user || (paging->registers.cr0 & MV_CR0_WP)))
+		refused |= 2;
 	return rights & refused;
 }
 

@@ -448,7 +448,8 @@ static bool key_refuses(const struct reference *reference, const struct access *
 		return false;
 	if ((rights & 1) && (access->read || access->write))
 		return true;
-	return (rights & 2) && access->write && (access->user || (registers->cr0 & BIT(16)));
+	return (rights & 2) && access->write &&
+	       ((grant->u && access->user) || (registers->cr0 & BIT(16)));
 }
 
 static bool has_rights(const struct reference *reference, unsigned int level)

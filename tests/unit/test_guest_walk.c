@@ -282,6 +282,8 @@ static void pkru_is_for_user_pages_and_pkrs_for_the_others(void **state)
 	leaf_becomes(PTE_P | PTE_W | PTE_KEY(3));
 	without_wp();
 	assert_int_equal(paged_fault(&guest, WRITE), PAGED_OK);
+	/* Not to be reached by a user in any case; and PKRS, without CR0.WP, is not why. */
+	assert_int_equal(paged_fault(&guest, WRITE | USER), P | W | U);
 }
 
 static void the_key_is_told_even_where_another_right_is_missing(void **state)
