@@ -33,6 +33,7 @@ static uint64_t mode_of(const struct mv_paging *paging)
 	mode |= MV_BIT(63) | (uint64_t)paging->format << MV_CACHE_MODE_FORMAT;
 	mode |= paging->registers.efer & MV_EFER_NXE ? MV_BIT(48) : 0;
 	mode |= paging->registers.cr4 & MV_CR4_PGE ? MV_BIT(49) : 0;
+	mode |= paging->registers.cr4 & (MV_CR4_PKE | MV_CR4_PKS) ? MV_BIT(50) : 0;
 	return mode;
 }
 
@@ -74,7 +75,7 @@ int mv_nested_init(struct mv_nested *nested, const struct mv_nested_config *conf
 	made.frames = config->frames;
 	made.guest_pat = legal_pat(config->guest_pat);
 	made.host_pat = legal_pat(config->host_pat);
-	made.mtrr_type = config->mtrr_type;
+	made.mtrr_type = is_npt(config->stage2) ? config->mtrr_type : NULL;
 	made.mtrr_ctx = config->mtrr_ctx;
 	made.log = config->log;
 	/* A root is aligned to a page, and no wider than 52 bits. */
