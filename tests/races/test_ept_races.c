@@ -77,7 +77,7 @@ static int resolve_page(void *ctx, const struct mv_ept_page *page, struct mv_ept
 {
 	static __thread unsigned int calls;
 
-	if (++calls % 4 == 0)
+	if (++calls % 16 == 0)
 		sched_yield();
 	backing->hpa = (uintptr_t)page->hva;
 	backing->page_lg2 = 30;
@@ -123,7 +123,7 @@ static void made(struct vcpu *vcpu, uint64_t page, unsigned int access, uint64_t
 	if (!(access & MV_ACCESS_WRITE))
 		return;
 	insist(!flag(&rig.sealed[vcpu->sim.view != 0][page]));
-	__atomic_fetch_add(word_of(page), 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(word_of(page), 1, __ATOMIC_SEQ_CST);
 }
 
 /* In the guest, until an exit. True where it is one to be resolved. */
@@ -185,6 +185,12 @@ static void *vcpu_main(void *arg)
 
 /* --- those who meddle ------------------------------------------------------------------------ */
 
+struct meddler {
+	pthread_t thread;
+	unsigned int index; /* among those that do the same */
+	struct chance chance;
+};
+
 static void drop(void *ctx, struct mv_batch *batch)
 {
 	mv_batch_for_each_page (batch, bit)
@@ -192,7 +198,7 @@ static void drop(void *ctx, struct mv_batch *batch)
 	sched_yield();
 	mv_batch_for_each_page (batch, bit)
 		set_flag(&rig.dropping[batch->first_page + bit], false);
-	rig.drops++;
+	__atomic_fetch_add(&rig.drops, 1, __ATOMIC_RELAXED);
 }
 
 static void some_range(struct chance *chance, uint64_t *first, uint64_t *last)
@@ -203,66 +209,102 @@ static void some_range(struct chance *chance, uint64_t *first, uint64_t *last)
 		*last = PAGES - 1;
 }
 
+static void discard(uint64_t first, uint64_t last)
+{
+	insist(!mv_memory_discard(rig.guest.memory, BASE + first * PAGE,
+				  BASE + last * PAGE + PAGE - 1, drop, NULL, NULL));
+}
+
 static void *discard_main(void *arg)
 {
-	struct chance *chance = arg;
+	struct meddler *m = arg;
 
 	while (!done()) {
 		uint64_t first, last;
 
-		some_range(chance, &first, &last);
-		insist(!mv_memory_discard(rig.guest.memory, BASE + first * PAGE,
-					  BASE + last * PAGE + PAGE - 1, drop, NULL, NULL));
-		usleep((unsigned int)chance_below(chance, 100));
+		some_range(&m->chance, &first, &last);
+		discard(first, last);
+		/* Bursts, and time to map all of a large page in between. */
+		usleep(chance_one_in(&m->chance, 20) ? 30000
+						     : (unsigned int)chance_below(&m->chance, 100));
 	}
 	return NULL;
 }
 
-static void protect(struct chance *chance, uint64_t first, uint64_t last)
+/* One page at a time, so that large pages come about again and again. */
+static void *discard_one_main(void *arg)
 {
-	unsigned int which = (unsigned int)chance_below(chance, 2), view = which ? rig.second : 0;
+	struct meddler *m = arg;
+
+	while (!done()) {
+		uint64_t page = some_page(&m->chance);
+
+		discard(page, page);
+		usleep((unsigned int)chance_below(&m->chance, 1000));
+	}
+	return NULL;
+}
+
+static void protect(struct meddler *m, uint64_t first, uint64_t last)
+{
+	unsigned int which = (unsigned int)chance_below(&m->chance, 2);
+	unsigned int view = which ? rig.second : 0;
 	uint64_t first_gpa = BASE + first * PAGE, last_gpa = BASE + last * PAGE + PAGE - 1;
 	uint32_t rights = MV_ATTR_READ | MV_ATTR_EXEC;
 
 	insist(!mv_ept_protect(rig.ept, view, first_gpa, last_gpa, rights));
 	for (uint64_t page = first; page <= last; page++)
 		set_flag(&rig.sealed[which][page], true);
-	usleep((unsigned int)chance_below(chance, 200));
+	usleep((unsigned int)chance_below(&m->chance, 400));
 	for (uint64_t page = first; page <= last; page++)
 		set_flag(&rig.sealed[which][page], false);
 	insist(!mv_ept_unprotect(rig.ept, view, first_gpa, last_gpa));
 }
 
+/* Of two, each has pages of its own to seal: what one records must not unsettle the other's. */
 static void *change_main(void *arg)
 {
-	struct chance *chance = arg;
+	struct meddler *m = arg;
 
 	while (!done()) {
 		uint64_t first, last, first_gpa, last_gpa;
 
-		some_range(chance, &first, &last);
+		some_range(&m->chance, &first, &last);
 		first_gpa = BASE + first * PAGE;
 		last_gpa = BASE + last * PAGE + PAGE - 1;
-		switch (chance_below(chance, 6)) {
-		case 0:
-			insist(!mv_ept_set_type(rig.ept, first_gpa, last_gpa,
-						chance_one_in(chance, 3) ? MV_TYPE_WT : MV_TYPE_WB,
-						false));
-			break;
-		case 1:
-			insist(!mv_ept_split(rig.ept, first_gpa, last_gpa, 12));
-			break;
-		case 2:
-			insist(!mv_ept_prefault(rig.ept, 0, BASE, BASE + PAGES * PAGE - 1, NULL));
-			rig.collapsed += mv_ept_collapse(rig.ept, BASE, BASE + PAGES * PAGE - 1);
-			break;
-		case 3:
+		if (chance_one_in(&m->chance, 6)) {
+			insist(!mv_ept_set_type(
+				rig.ept, first_gpa, last_gpa,
+				chance_one_in(&m->chance, 3) ? MV_TYPE_WT : MV_TYPE_WB, false));
+		} else if (chance_one_in(&m->chance, 4)) {
 			insist(!mv_ept_age(rig.ept, first_gpa, last_gpa, NULL, NULL));
-			break;
-		default:
-			protect(chance, first, last);
+		} else if (m->index ? first >= PAGES / 2 : last < PAGES / 2) {
+			protect(m, first, last);
 		}
-		usleep((unsigned int)chance_below(chance, 100));
+		usleep((unsigned int)chance_below(&m->chance, 100));
+	}
+	return NULL;
+}
+
+static void *size_main(void *arg)
+{
+	struct meddler *m = arg;
+
+	while (!done()) {
+		uint64_t first, last;
+
+		some_range(&m->chance, &first, &last);
+		if (chance_one_in(&m->chance, 2))
+			insist(!mv_ept_prefault(rig.ept,
+						chance_one_in(&m->chance, 2) ? rig.second : 0, BASE,
+						BASE + PAGES * PAGE - 1, NULL));
+		__atomic_fetch_add(&rig.collapsed,
+				   mv_ept_collapse(rig.ept, BASE, BASE + PAGES * PAGE - 1),
+				   __ATOMIC_RELAXED);
+		if (chance_one_in(&m->chance, 4))
+			insist(!mv_ept_split(rig.ept, BASE + first * PAGE,
+					     BASE + last * PAGE + PAGE - 1, 12));
+		usleep((unsigned int)chance_below(&m->chance, 300));
 	}
 	return NULL;
 }
@@ -270,22 +312,31 @@ static void *change_main(void *arg)
 static void harvest(void)
 {
 	uint64_t bitmap[(PAGES + 63) / 64] = { 0 }, dirty;
+	static uint64_t before[PAGES];
 
+	for (uint64_t page = 0; page < PAGES; page++)
+		before[page] = __atomic_load_n(word_of(page), __ATOMIC_SEQ_CST);
 	insist(!mv_ept_harvest(rig.ept, BASE, BASE + PAGES * PAGE - 1, bitmap, &dirty));
 	for (uint64_t page = 0; page < PAGES; page++)
 		if (bitmap[page / 64] >> (page % 64) & 1)
-			rig.saved[page] = __atomic_load_n(word_of(page), __ATOMIC_RELAXED);
+			rig.saved[page] = __atomic_load_n(word_of(page), __ATOMIC_SEQ_CST);
+	/*
+	 * Dirty bits lag behind nothing. (A fault records its write after it has let it through,
+	 * and a log may still be in the processor.)
+	 */
+	for (uint64_t page = 0; rig.how == MV_EPT_TRACK_DIRTY && page < PAGES; page++)
+		insist(rig.saved[page] >= before[page]);
 	rig.harvests++;
 	rig.reported += dirty;
 }
 
 static void *harvest_main(void *arg)
 {
-	struct chance *chance = arg;
+	struct meddler *m = arg;
 
 	while (!done()) {
 		harvest();
-		usleep((unsigned int)chance_below(chance, 500));
+		usleep((unsigned int)chance_below(&m->chance, 500));
 	}
 	return NULL;
 }
@@ -349,26 +400,43 @@ static void start_vcpus(void)
 	}
 }
 
-static void run(enum mv_format_id format, enum mv_ept_track how, uint32_t policy)
+struct job {
+	void *(*main)(void *);
+	unsigned int index;
+};
+
+/* Jobs of a run, up to one without a main(). */
+static const struct job all_jobs[] = { { discard_main, 0 }, { discard_main, 1 },
+				       { change_main, 0 },  { change_main, 1 },
+				       { size_main, 0 },    { harvest_main, 0 },
+				       { NULL, 0 } };
+static const struct job size_jobs[] = {
+	{ discard_one_main, 0 }, { size_main, 0 }, { harvest_main, 0 }, { NULL, 0 }
+};
+
+static void run(const struct job *jobs, enum mv_format_id format, enum mv_ept_track how,
+		uint32_t policy)
 {
-	void *(*const meddlers[])(void *) = { discard_main, change_main, harvest_main };
-	struct chance chances[COUNT_OF(meddlers)];
-	pthread_t threads[COUNT_OF(meddlers)];
+	struct meddler meddlers[COUNT_OF(all_jobs)];
 	uint64_t accesses = 0, fixed = 0, retries = 0, hits = 0;
-	unsigned int count = how == MV_EPT_TRACK_NONE ? 2 : 3;
+	unsigned int count = 0;
 
 	memset(&rig, 0, sizeof(rig));
 	rig.seed = test_seed();
 	open_rig(format, how, policy);
 	start_vcpus();
+	while (jobs[count].main && (how != MV_EPT_TRACK_NONE || jobs[count].main != harvest_main))
+		count++;
 	for (unsigned int i = 0; i < count; i++) {
-		chances[i] = chance_of(rig.seed, i);
-		assert_int_equal(pthread_create(&threads[i], NULL, meddlers[i], &chances[i]), 0);
+		meddlers[i].index = jobs[i].index;
+		meddlers[i].chance = chance_of(rig.seed, i);
+		assert_int_equal(
+			pthread_create(&meddlers[i].thread, NULL, jobs[i].main, &meddlers[i]), 0);
 	}
 	usleep(1500000);
 	__atomic_store_n(&rig.done, true, __ATOMIC_RELAXED);
 	for (unsigned int i = 0; i < count; i++)
-		pthread_join(threads[i], NULL);
+		pthread_join(meddlers[i].thread, NULL);
 	for (unsigned int i = 0; i < CPUS; i++) {
 		pthread_join(rig.vcpus[i].thread, NULL);
 		accesses += rig.vcpus[i].accesses;
@@ -388,47 +456,55 @@ static void run(enum mv_format_id format, enum mv_ept_track how, uint32_t policy
 		      (unsigned long long)rig.drops, (unsigned long long)rig.harvests,
 		      (unsigned long long)rig.reported, (unsigned long long)rig.collapsed);
 	assert_true(hits && fixed && rig.drops);
+	if (jobs == size_jobs)
+		assert_true(rig.collapsed);
 	close_rig();
 }
 
 static void ept_untracked(void **state)
 {
-	run(MV_FORMAT_EPT_4L, MV_EPT_TRACK_NONE, 0);
+	run(all_jobs, MV_FORMAT_EPT_4L, MV_EPT_TRACK_NONE, 0);
 }
 
 static void ept_with_dirty_bits(void **state)
 {
-	run(MV_FORMAT_EPT_4L, MV_EPT_TRACK_DIRTY, 0);
+	run(all_jobs, MV_FORMAT_EPT_4L, MV_EPT_TRACK_DIRTY, 0);
 }
 
 static void ept_with_modification_logs(void **state)
 {
-	run(MV_FORMAT_EPT_4L, MV_EPT_TRACK_PML, 0);
+	run(all_jobs, MV_FORMAT_EPT_4L, MV_EPT_TRACK_PML, 0);
 }
 
 static void ept_write_protected(void **state)
 {
-	run(MV_FORMAT_EPT_5L, MV_EPT_TRACK_WRITE_PROTECT, 0);
+	run(all_jobs, MV_FORMAT_EPT_5L, MV_EPT_TRACK_WRITE_PROTECT, 0);
 }
 
 static void npt_with_dirty_bits(void **state)
 {
-	run(MV_FORMAT_NPT_4L, MV_EPT_TRACK_DIRTY, 0);
+	run(all_jobs, MV_FORMAT_NPT_4L, MV_EPT_TRACK_DIRTY, 0);
 }
 
 static void npt_write_protected(void **state)
 {
-	run(MV_FORMAT_NPT_5L, MV_EPT_TRACK_WRITE_PROTECT, 0);
+	run(all_jobs, MV_FORMAT_NPT_5L, MV_EPT_TRACK_WRITE_PROTECT, 0);
 }
 
 static void without_executable_huge_pages(void **state)
 {
-	run(MV_FORMAT_EPT_4L, MV_EPT_TRACK_DIRTY, MV_EPT_NX_HUGE);
+	run(all_jobs, MV_FORMAT_EPT_4L, MV_EPT_TRACK_DIRTY, MV_EPT_NX_HUGE);
 }
 
 static void with_software_that_walks(void **state)
 {
-	run(MV_FORMAT_NPT_4L, MV_EPT_TRACK_DIRTY, MV_EPT_SOFTWARE_WALK);
+	run(all_jobs, MV_FORMAT_NPT_4L, MV_EPT_TRACK_DIRTY, MV_EPT_SOFTWARE_WALK);
+}
+
+static void large_pages_come_and_go(void **state)
+{
+	run(size_jobs, MV_FORMAT_EPT_4L, MV_EPT_TRACK_NONE, 0);
+	run(size_jobs, MV_FORMAT_NPT_4L, MV_EPT_TRACK_DIRTY, 0);
 }
 
 int main(void)
@@ -442,6 +518,7 @@ int main(void)
 		cmocka_unit_test(npt_write_protected),
 		cmocka_unit_test(without_executable_huge_pages),
 		cmocka_unit_test(with_software_that_walks),
+		cmocka_unit_test(large_pages_come_and_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
