@@ -823,6 +823,13 @@ static void try_collapse(struct model *m, uint64_t first, uint64_t last)
 	for (unsigned int i = 0; i < m->windows; i++)
 		if (first >= m->window[i].first)
 			w = &m->window[i];
+	/* Pages that were one before, and of which a processor has used some. */
+	if (chance_one_in(&m->chance, 2)) {
+		assert_int_equal(mv_table_split(m->table, first, last, 12),
+				 model_split(m, first, last, 12));
+		for (int i = 0; i < 4; i++)
+			touch(m, first + chance_below(&m->chance, last - first + 1));
+	}
 	if (chance_one_in(&m->chance, 4)) {
 		first = w->first;
 		last = first + w->pages * PAGE - 1;

@@ -380,6 +380,73 @@ static void a_table_goes_only_when_nobody_uses_it(void **state)
 	}
 }
 
+/* Two pages of one table, each mapped or unmapped at the same moment, over and over. */
+struct pair {
+	pthread_barrier_t begin, end;
+	bool mapped[2];
+	bool over; /* written between barriers */
+	unsigned int rounds;
+};
+
+static uint64_t pair_address(unsigned int who)
+{
+	return 3 * GIB + who * 300 * PAGE;
+}
+
+static void judge_pair(struct race *race, struct pair *pair)
+{
+	const bool any = pair->mapped[0] || pair->mapped[1];
+	struct mv_mapping mapping;
+
+	for (unsigned int who = 0; who < 2; who++)
+		insist(mv_engine_walk(&race->e, pair_address(who), &mapping) ==
+		       (pair->mapped[who] ? 0 : -ENOENT));
+	insist(race->e.pages == (any ? race->e.format->levels : 1));
+	pair->rounds++;
+	pair->over = !goes_on(race);
+}
+
+static void toggle_own_page(struct runner *r)
+{
+	struct pair *pair = r->race->more;
+	uint64_t first = pair_address(r->number), removed = 0;
+	struct mv_engine *e = &r->race->e;
+	struct chance *chance = &r->chance;
+
+	while (!pair->over) {
+		pthread_barrier_wait(&pair->begin);
+		/* Each comes at another moment of what the other does. */
+		for (uint64_t n = chance_below(chance, 400); n; n--)
+			__asm__ volatile("pause");
+		if (pair->mapped[r->number])
+			insist(mv_engine_unmap(e, first, first + PAGE - 1, &removed, NULL, NULL) ==
+			       0);
+		else
+			insist(mv_engine_map(e, first, first + PAGE - 1, first, RW, 0) == 0);
+		insist(!pair->mapped[r->number] || removed == PAGE);
+		pair->mapped[r->number] = !pair->mapped[r->number];
+		pthread_barrier_wait(&pair->end);
+		if (r->number == 0)
+			judge_pair(r->race, pair);
+		pthread_barrier_wait(&pair->end);
+	}
+}
+
+static void the_last_to_leave_takes_the_table_away(void **state)
+{
+	static void (*const bodies[])(struct runner * r) = { toggle_own_page, toggle_own_page };
+	struct pair pair = { 0 };
+	struct race race;
+
+	race_open(&race, MV_FORMAT_NPT_4L);
+	race.more = &pair;
+	pthread_barrier_init(&pair.begin, NULL, 2);
+	pthread_barrier_init(&pair.end, NULL, 2);
+	race_run(&race, bodies, COUNT_OF(bodies));
+	print_message("# %u rounds\n", pair.rounds);
+	race_close(&race);
+}
+
 /* --- the same range, mapped by two ---------------------------------------------------------------
  */
 
@@ -747,6 +814,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(walkers_are_told_what_was_true),
 		cmocka_unit_test(a_table_goes_only_when_nobody_uses_it),
+		cmocka_unit_test(the_last_to_leave_takes_the_table_away),
 		cmocka_unit_test(of_two_mappers_one_wins),
 		cmocka_unit_test(no_dirty_bit_is_lost),
 		cmocka_unit_test(what_is_revoked_stays_so_until_it_is_granted),

@@ -7,12 +7,13 @@
 
 #include "support/fake_platform.h"
 #include "support/testing.h"
-#include "table_engine.h"
-#include "table_entry.h"
+#include "formats.h"
+#include "table_unmap.h"
 
 #define RW	   (MV_ATTR_READ | MV_ATTR_WRITE | MV_ATTR_TYPE(MV_TYPE_WB))
 #define MIB2	   0x200000ULL
 #define GIB	   0x40000000ULL
+#define TOKEN	   7
 #define NO_MAPPING ((struct mv_mapping){ .address = 77 })
 
 struct rig {
@@ -302,7 +303,7 @@ static struct mv_grant grant_of(uint64_t address, unsigned int level)
 				  .phys = 4 * GIB + address,
 				  .level = level,
 				  .attr = RW,
-				  .token = 7 };
+				  .token = TOKEN };
 }
 
 static void a_grant_installs_a_leaf_and_what_is_above(void **state)
@@ -395,9 +396,11 @@ static bool look_between(void *ctx)
 	struct mv_mapping mapping;
 	struct mv_zapped zapped;
 
+	uint64_t mark = *entry_at(b->rig, b->address, b->level);
+
 	b->asked++;
-	insist(mv_entry_is_mark(&b->rig->e.rules, *entry_at(b->rig, b->address, b->level),
-				MV_MARK_PENDING));
+	insist(mv_entry_is_mark(&b->rig->e.rules, mark, MV_MARK_PENDING));
+	insist(mv_mark_number(b->rig->e.format, mark) == TOKEN);
 	insist(mv_engine_walk(&b->rig->e, b->address, &mapping) == -ENOENT);
 	if (b->zap && b->asked == 1)
 		mv_engine_zap(&b->rig->e, b->address, b->address + 4095, &zapped, NULL, NULL);
@@ -594,6 +597,80 @@ static void a_change_is_made_to_what_was_seen_or_not_at_all(void **state)
 	rig_close(&rig);
 }
 
+/* --- two at once, by hand -------------------------------------------------------------------- */
+
+/* Who found its entry before the table was sealed installs nothing there after. */
+static void an_install_into_a_sealed_table_fails(void **state)
+{
+	const struct mv_format *f = &mv_format_x86_4l;
+	struct mv_zapped zapped;
+	struct mv_gather g;
+	struct mv_place place;
+	struct rig rig;
+	uint64_t address = GIB + MIB2 + 0x9000;
+
+	rig_open(&rig, MV_FORMAT_X86_4L);
+	map_a_little(&rig);
+	mv_engine_zap(&rig.e, GIB + MIB2, GIB + MIB2 + 0x3fff, &zapped, NULL, NULL);
+	mv_gather_init(&g, &rig.e, NULL, NULL);
+	mv_engine_enter(&rig.e);
+	mv_descend(f, &rig.e, address, &place);
+	assert_int_equal(place.level, 1);
+	assert_int_equal(mv_trim_section(f, &rig.e, &g, address), MV_SEAL_DONE);
+	assert_false(mv_entry_swap(f, place.table, place.index, &place.entry, address | 7));
+	assert_true(mv_entry_is_held(&rig.e.rules, place.entry));
+	mv_engine_leave(&rig.e);
+	mv_gather_finish(&g);
+	assert_int_equal(rig.fake.waits, 1);
+	rig_close(&rig);
+}
+
+/* A table that somebody else seals is not given up as one in use. */
+static void a_table_that_another_seals_is_waited_for(void **state)
+{
+	const struct mv_format *f = &mv_format_x86_4l;
+	struct mv_zapped zapped;
+	struct mv_gather g;
+	struct rig rig;
+	uint64_t address = GIB + MIB2, *first;
+
+	rig_open(&rig, MV_FORMAT_X86_4L);
+	map_a_little(&rig);
+	mv_engine_zap(&rig.e, GIB + MIB2, GIB + MIB2 + 0x3fff, &zapped, NULL, NULL);
+	first = entry_at(&rig, address, 1);
+	*first = mv_mark_make(f, &rig.e.rules, MV_MARK_SEALED, 99);
+	mv_gather_init(&g, &rig.e, NULL, NULL);
+	mv_engine_enter(&rig.e);
+	assert_int_equal(mv_trim_section(f, &rig.e, &g, address), MV_SEAL_BUSY);
+	/* The other has found something and takes its seals back. */
+	*first = 0;
+	assert_int_equal(mv_trim_section(f, &rig.e, &g, address), MV_SEAL_DONE);
+	mv_engine_leave(&rig.e);
+	mv_gather_finish(&g);
+	rig_close(&rig);
+}
+
+/* Whoever met a table's entry unlinked in between takes the seals back. */
+static void seals_are_taken_back(void **state)
+{
+	const struct mv_format *f = &mv_format_x86_4l;
+	uint64_t mark, *table;
+	struct mv_zapped zapped;
+	struct rig rig;
+
+	rig_open(&rig, MV_FORMAT_X86_4L);
+	map_a_little(&rig);
+	mv_engine_zap(&rig.e, GIB + MIB2, GIB + MIB2 + 0x3fff, &zapped, NULL, NULL);
+	table = entry_at(&rig, GIB + MIB2, 1);
+	mark = mv_mark_make(f, &rig.e.rules, MV_MARK_SEALED, 5);
+	for (unsigned int i = 0; i < 300; i++)
+		table[i] = i == 7 ? 0x1007 : mark; /* one of them was not sealed by us */
+	mv_unseal(f, &rig.e, table, 300, mark);
+	for (unsigned int i = 0; i < 512; i++)
+		assert_int_equal(table[i], i == 7 ? 0x1007 : 0);
+	rig_close(&rig);
+}
+
 /* --- grace periods, flushes --------------------------------------------------------------------
  */
 
@@ -655,6 +732,9 @@ int main(void)
 		cmocka_unit_test(a_zap_takes_large_pages_whole_and_keeps_tables),
 		cmocka_unit_test(an_unmap_tells_of_every_leaf),
 		cmocka_unit_test(a_change_is_made_to_what_was_seen_or_not_at_all),
+		cmocka_unit_test(an_install_into_a_sealed_table_fails),
+		cmocka_unit_test(a_table_that_another_seals_is_waited_for),
+		cmocka_unit_test(seals_are_taken_back),
 		cmocka_unit_test(tables_wait_for_readers_and_leaves_do_not),
 		cmocka_unit_test(a_collapse_breaks_before_it_makes),
 	};
