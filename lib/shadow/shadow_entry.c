@@ -241,7 +241,8 @@ static int map_once(struct mv_shadow *s, const struct shadow_leaf *leaf)
 	int error = -EAGAIN;
 
 	shadow_lock(s, frame);
-	if (leaf_level(leaf) == 1 && (attr & MV_ATTR_WRITE) && shadow_is_tracked(frame->word)) {
+	if (leaf_level(leaf) == 1 && (attr & MV_ATTR_WRITE) && shadow_is_tracked(frame) &&
+	    !(leaf->write && shadow_let_write(s, frame, leaf->note))) {
 		tracked = leaf->write;
 		attr &= ~MV_ATTR_WRITE;
 	}
@@ -316,6 +317,41 @@ static struct shadow_frame *holder_of(struct mv_shadow *s, const struct shadow_p
 	return slot ? shadow_frame_in(s, slot, page->role.level, note & SHADOW_FRAMES) : NULL;
 }
 
+/*
+ * Whether what an entry leads to is a part of a larger page of the guest's. At level 2 of 32-bit
+ * paging it is one half.
+ */
+static bool is_split(const struct mv_shadow *s, const struct shadow_page *page,
+		     const struct shadow_page *child)
+{
+	if (!shadow_of_table(page->role))
+		return false;
+	return child ? child->role.direct
+		     : page->role.level == 2 && mv_formats[page->role.format]->entry_lg2 == 2;
+}
+
+static void note_split(struct mv_shadow *s)
+{
+	uint64_t gone = __atomic_load_n(&s->gone, __ATOMIC_SEQ_CST);
+	uint64_t split = __atomic_load_n(&s->split, __ATOMIC_SEQ_CST);
+
+	/* Only raised. */
+	while (split < gone && !__atomic_compare_exchange_n(&s->split, &split, gone, false,
+							    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+}
+
+static void take_link(struct mv_shadow *s, struct shadow_page *page, unsigned int index)
+{
+	struct shadow_page *child = &s->pages[shadow_note(page, index)];
+
+	take(page, index);
+	chain_take(s, &child->parents, shadow_id(s, page, index));
+	shadow_gone(s);
+	if (is_split(s, page, child))
+		note_split(s);
+}
+
 /* Take away what leads to @holder, where it still does. */
 static bool zap_present(struct mv_shadow *s, struct shadow_page *page, unsigned int index,
 			struct shadow_frame *holder)
@@ -330,12 +366,10 @@ static bool zap_present(struct mv_shadow *s, struct shadow_page *page, unsigned 
 	       holder_of(s, page, entry, shadow_note(page, index)) == holder;
 	if (same && shadow_is_leaf(s, page->role.level, entry)) {
 		take_leaf(s, page, index, holder);
+		if (is_split(s, page, NULL))
+			note_split(s);
 	} else if (same) {
-		struct shadow_page *child = &s->pages[shadow_note(page, index)];
-
-		take(page, index);
-		chain_take(s, &child->parents, shadow_id(s, page, index));
-		shadow_gone(s);
+		take_link(s, page, index);
 	}
 	shadow_unlock(holder);
 	return same;

@@ -363,6 +363,8 @@ static int make_missing(struct attempt *a)
 	for (unsigned int level = a->missing; level >= a->plan.bottom; level--) {
 		struct shadow_page *page = shadow_make(a->vcpu, &a->plan.key[level], false);
 
+		if (!page)
+			return -EAGAIN;
 		flush |= !shadow_is_clean(s, page);
 	}
 	if (flush)

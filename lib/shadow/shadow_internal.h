@@ -11,7 +11,8 @@
  *	shadow_plan.c		which shadow pages stand for a walk of the guest's tables
  *	shadow_fault.c		a fault, from the guest's walk to the entry
  *	shadow_root.c		loads of CR3
- *	shadow_write.c		writes of the guest to its tables
+ *	shadow_write.c		writes of the guest to its tables, emulated
+ *	shadow_sync.c		leaf tables that the guest writes to by itself
  *	shadow_ledger.c		pages that are given away
  *	shadow_walk.c		what a processor would find
  *
@@ -175,16 +176,33 @@ struct shadow_slot {
 	struct shadow_frame *frames[SHADOW_SIZES];
 };
 
+#define SHADOW_UNSYNCS	    256 /* tables out of sync at once; a power of two */
+#define SHADOW_UNSYNC_TAKEN 1	/* in @table */
+
+/**
+ * struct shadow_unsync - a place for a table that is out of sync. Atomic
+ * @table: its address and SHADOW_UNSYNC_TAKEN, or 0. Becomes 0 by the owner only
+ * @owned: somebody protects it again
+ * @quiet: comparisons in a row that found nothing
+ */
+struct shadow_unsync {
+	uint64_t table;
+	uint32_t owned;
+	uint32_t quiet;
+};
+
 #define SHADOW_STRAYS 64 /* frames for bases outside all regions; a power of two */
 
 /**
  * struct mv_shadow - a shadow
  *
- * Constant once made: all up to @pages. Atomic: @flushed, @gone, @hand, @vcpus, @running, @counts.
+ * Constant once made: all up to @pages. Atomic: all up to @unsync.
  * Under pool_lock: @free, @unmade (no memory yet), @dead, and page->pool.
  *
  * @gone:    entries that were taken away so far, by number
  * @flushed: that processors have forgotten, at least
+ * @split:   the last of @gone that was a part of a larger page of the guest's: an INVLPG has to reach
+ *           all parts of a page, but executed by the processor it reaches one
  */
 struct mv_shadow {
 	struct mv_view view;
@@ -205,9 +223,13 @@ struct mv_shadow {
 
 	uint64_t gone __attribute__((aligned(64)));
 	uint64_t flushed __attribute__((aligned(64)));
+	uint64_t split;
 	uint32_t hand;
 	uint64_t vcpus[MV_SHADOW_VCPUS / 64];
 	uint64_t running[MV_SHADOW_VCPUS / 64];
+
+	uint32_t unsync_count __attribute__((aligned(64)));
+	struct shadow_unsync unsync[SHADOW_UNSYNCS];
 
 	uint32_t pool_lock __attribute__((aligned(64)));
 	uint32_t free;
@@ -221,6 +243,7 @@ struct mv_shadow {
  * struct mv_shadow_vcpu - a virtual processor; used by one thread at a time
  * @mode:  the fields of its roles that registers decide
  * @cache: numbers of pages that it has taken to make shadow pages of
+ * @copy:  of a table of the guest
  */
 struct mv_shadow_vcpu {
 	struct mv_shadow *shadow;
@@ -231,6 +254,7 @@ struct mv_shadow_vcpu {
 	uint64_t faults[MV_SHADOW_KINDS]; /* written here, read by anyone */
 	unsigned int cached;
 	uint32_t cache[SHADOW_CACHE];
+	uint64_t copy[SHADOW_ENTRIES];
 };
 
 /* --- the object -------------------------------------------------------------------------- */
@@ -306,9 +330,17 @@ MV_INLINE uint32_t shadow_writes(const struct shadow_frame *frame)
 	return __atomic_load_n(&frame->writes, __ATOMIC_SEQ_CST);
 }
 
-/* Whether the guest must not be let to write to a page. Under the lock. */
-MV_INLINE bool shadow_is_tracked(uint32_t word)
+/* Atomic also under the lock: who waits for it writes to the word. */
+MV_INLINE uint32_t shadow_word(const struct shadow_frame *frame)
 {
+	return __atomic_load_n(&frame->word, __ATOMIC_SEQ_CST);
+}
+
+/* Whether the guest must not be let to write to a page. Under the lock. */
+MV_INLINE bool shadow_is_tracked(const struct shadow_frame *frame)
+{
+	uint32_t word = shadow_word(frame);
+
 	return (word & SHADOW_TABLES) && !(word & SHADOW_UNSYNC);
 }
 
@@ -512,6 +544,21 @@ void shadow_pages_finish(struct mv_shadow *s);
  * sleeps. Return: whether pages came back.
  */
 bool shadow_reclaim_now(struct mv_shadow *s);
+
+/* --- tables out of sync ----------------------------------------------------------------------- */
+
+/*
+ * Let the guest write to a page that is tracked, where only leaf tables are made from it.
+ * Under the lock of its frame. Return: false where it may not.
+ */
+bool shadow_let_write(struct mv_shadow *s, struct shadow_frame *frame, uint64_t gpa);
+
+/*
+ * Bring the tables that are out of sync in line with the guest's: all, or the entries that may
+ * translate an address. Context: no lock, no read section; sleeps.
+ */
+void shadow_sync_all(struct mv_shadow_vcpu *vcpu);
+void shadow_sync_address(struct mv_shadow_vcpu *vcpu, uint64_t gva);
 
 /* --- walks and plans ----------------------------------------------------------------------- */
 

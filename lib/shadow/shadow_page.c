@@ -220,8 +220,9 @@ static void page_init(struct mv_shadow *s, struct shadow_page *page, const struc
 	page->roots = 0;
 	__atomic_store_n(&page->used, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->flood, 0, __ATOMIC_RELAXED);
-	if (shadow_of_table(key->role)) {
-		frame->word += SHADOW_TABLE;
+	if (shadow_of_table(key->role))
+		__atomic_fetch_add(&frame->word, SHADOW_TABLE, __ATOMIC_SEQ_CST);
+	if (shadow_of_table(key->role) && shadow_is_tracked(frame)) {
 		shadow_protect_locked(s, frame);
 		if (shadow_is_stale(s, frame))
 			need = __atomic_load_n(&s->gone, __ATOMIC_SEQ_CST);
@@ -230,6 +231,35 @@ static void page_init(struct mv_shadow *s, struct shadow_page *page, const struc
 	__atomic_store_n(&page->state, SHADOW_LIVE, __ATOMIC_SEQ_CST);
 	page->next = frame->pages;
 	__atomic_store_n(&frame->pages, shadow_number(s, page), __ATOMIC_SEQ_CST);
+}
+
+/* Upper tables are not out of sync. Holds under the lock only. */
+static bool may_stand_for(const struct shadow_frame *frame, union shadow_role role)
+{
+	return !shadow_of_table(role) || role.level == 1 || !(shadow_word(frame) & SHADOW_UNSYNC);
+}
+
+/*
+ * A leaf table that the guest writes to becomes an upper one, or is both: what was made from it
+ * before goes, instead of being compared.
+ */
+static void end_unsync(struct mv_shadow *s, uint64_t base, union shadow_role role)
+{
+	struct shadow_frame *frame = shadow_frame_of_base(s, base);
+	uint32_t number;
+
+	if (may_stand_for(frame, role))
+		return;
+	shadow_enter(s);
+	number = __atomic_load_n(&frame->pages, __ATOMIC_SEQ_CST);
+	while (number) {
+		struct shadow_page *page = &s->pages[number];
+
+		number = __atomic_load_n(&page->next, __ATOMIC_SEQ_CST);
+		if (shadow_of_table(page->role))
+			shadow_kill(s, page);
+	}
+	shadow_leave(s);
 }
 
 /* Return: the page, and in *@made whether it is a new one, from the cache. */
@@ -242,12 +272,13 @@ static struct shadow_page *find_or_make(struct mv_shadow_vcpu *vcpu, const struc
 
 	shadow_lock(s, frame);
 	page = shadow_find(s, frame, key);
-	*made = !page;
-	if (!page) {
+	*made = !page && may_stand_for(frame, key->role);
+	if (*made) {
 		page = &s->pages[vcpu->cache[--vcpu->cached]];
 		page_init(s, page, key, frame, need);
 	}
-	page->roots += root;
+	if (page)
+		page->roots += root;
 	shadow_unlock(frame);
 	return page;
 }
@@ -269,8 +300,10 @@ struct shadow_page *shadow_make(struct mv_shadow_vcpu *vcpu, const struct shadow
 	struct mv_shadow *s = vcpu->shadow;
 	bool counted = shadow_of_table(key->role) && !is_there(s, key), made;
 	uint64_t need = counted ? break_up_around(s, key->base) : 0;
-	struct shadow_page *page = find_or_make(vcpu, key, root, need, &made);
+	struct shadow_page *page;
 
+	end_unsync(s, key->base, key->role);
+	page = find_or_make(vcpu, key, root, need, &made);
 	if (counted && !made)
 		let_grow_around(s, key->base);
 	return page;
@@ -298,9 +331,9 @@ static void take_off_frame(struct mv_shadow *s, struct shadow_page *page,
 	/* The page keeps its own: readers may be on it. */
 	__atomic_store_n(at, page->next, __ATOMIC_SEQ_CST);
 	if (shadow_of_table(page->role))
-		frame->word -= SHADOW_TABLE;
-	if (!(frame->word & SHADOW_TABLES))
-		frame->word &= ~SHADOW_UNSYNC;
+		__atomic_fetch_sub(&frame->word, SHADOW_TABLE, __ATOMIC_SEQ_CST);
+	if (!(shadow_word(frame) & SHADOW_TABLES))
+		__atomic_fetch_and(&frame->word, ~SHADOW_UNSYNC, __ATOMIC_SEQ_CST);
 }
 
 static bool begin_to_die(struct mv_shadow *s, struct shadow_page *page, struct shadow_frame *frame)

@@ -53,10 +53,10 @@ static int get_root(struct mv_shadow_vcpu *vcpu, const struct mv_paging *paging,
 	shadow_root_key(vcpu->shadow, paging, mode, &key);
 	do {
 		error = shadow_reserve(vcpu, 1);
-	} while (error == -EAGAIN);
-	if (error)
-		return error;
-	*root = shadow_make(vcpu, &key, true);
+		if (error && error != -EAGAIN)
+			return error;
+		*root = error ? NULL : shadow_make(vcpu, &key, true);
+	} while (!*root);
 	if (!shadow_is_clean(vcpu->shadow, *root))
 		shadow_flush(vcpu->shadow);
 	return 0;
@@ -87,6 +87,8 @@ int mv_shadow_load_root(struct mv_shadow_vcpu *vcpu, const struct mv_paging_regi
 	if (error)
 		return error;
 	mode = mode_of(&paging);
+	if (!preserve)
+		shadow_sync_all(vcpu);
 	/* From here on flushes reach it. */
 	set_running(vcpu);
 	error = get_root(vcpu, &paging, mode, &page);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Writes of the guest to pages that are its tables, and what it asks to be forgotten.
+ * Writes of the guest to pages that are its tables.
  *
  * A write that was emulated takes away the entries that were made from what it changed. A page
  * that is written to again and again while no fault comes through its shadow is no table any
@@ -82,21 +82,4 @@ void mv_shadow_guest_wrote(struct mv_shadow *shadow, uint64_t gpa, size_t bytes)
 		gpa += here;
 		bytes -= here;
 	}
-}
-
-/*
- * What stands for the guest's tables follows each write at once: there is nothing that the guest
- * could ask to be forgotten.
- */
-void mv_shadow_invlpg(struct mv_shadow_vcpu *vcpu, uint64_t gva)
-{
-}
-
-void mv_shadow_invpcid(struct mv_shadow_vcpu *vcpu, enum mv_invpcid type, unsigned int pcid,
-		       uint64_t gva)
-{
-}
-
-void mv_shadow_flush(struct mv_shadow_vcpu *vcpu, bool global)
-{
 }

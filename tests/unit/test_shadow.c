@@ -116,8 +116,8 @@ static void test_large_where_the_host_can(void **state)
 	lab_check(&lab, 0x40003000, WRITE);
 	assert_int_equal(mv_shadow_walk(lab.vcpu, 0x40003000, &mapping), 0);
 	assert_int_equal(mapping.page_lg2, 21);
-	/* One of its pages becomes a table: only the others may be written to. */
-	lab_map(&lab, 0x80000000, 2, 0x403000 | PTE_ALL);
+	/* One of its pages becomes an upper table: only the others may be written to. */
+	lab_map(&lab, 0x80000000, 3, 0x403000 | PTE_ALL);
 	lab_map(&lab, 0x80000000, 1, DATA | PTE_ALL);
 	lab_check(&lab, 0x80000000, WRITE);
 	assert_int_equal(lab_touch(&lab, 0x40003000, READ).kind, MV_SHADOW_FIXED);
@@ -396,6 +396,143 @@ static void test_dirty_waits_for_the_first_write(void **state)
 	lab_finish(&lab);
 }
 
+/* --- out of sync ---------------------------------------------------------------------------------- */
+
+#define TABLE_GVA 0x80000000ULL /* where the leaf table of 0x40000000 is mapped */
+
+/* The guest stores an entry by itself, as often as it takes. Return: how often it trapped. */
+static unsigned int store_entry(uint64_t gva, uint64_t entry)
+{
+	unsigned int before = 0, after = 0;
+	struct lab_access made;
+
+	for (unsigned int i = 0; i < MV_SHADOW_KINDS; i++)
+		before += lab.faults[i];
+	made = lab_touch(&lab, gva, WRITE);
+	for (unsigned int i = 0; i < MV_SHADOW_KINDS; i++)
+		after += lab.faults[i];
+	if (made.kind == MV_SHADOW_FIXED) {
+		*(uint64_t *)(uintptr_t)made.hpa = entry;
+	} else {
+		assert_int_equal(made.kind, MV_SHADOW_EMULATE_WRITE);
+		lab_write(&lab, made.walk.gpa, entry);
+	}
+	return after - before;
+}
+
+/* A leaf table, used, and mapped where the guest can write to it. */
+static uint64_t with_leaf_table(void)
+{
+	uint64_t table;
+
+	lab_init(&lab, &four_levels);
+	for (uint64_t i = 0; i < 512; i++)
+		lab_map(&lab, 0x40000000 + (i << 12), 1, (DATA + (i << 12)) | PTE_ALL);
+	table = lab_entry(&lab, 0x40000000, 1) & ~0xfffULL;
+	lab_map(&lab, TABLE_GVA, 1, table | PTE_ALL);
+	lab_check(&lab, TABLE_GVA, READ);
+	for (uint64_t i = 0; i < 512; i++)
+		lab_check(&lab, 0x40000000 + (i << 12), WRITE);
+	return table;
+}
+
+/* As a fork does: every entry becomes read-only, and then all are forgotten. */
+static void test_burst_of_writes_traps_twice_at_most(void **state)
+{
+	unsigned int traps = 0;
+
+	(void)with_leaf_table();
+	for (uint64_t i = 0; i < 512; i++)
+		traps += store_entry(TABLE_GVA + i * 8, (DATA + (i << 12)) | PTE_P | PTE_U | PTE_A);
+	assert_in_range(traps, 1, 2);
+	assert_int_equal(lab_load(&lab), 0);
+	for (uint64_t i = 0; i < 512; i++)
+		lab_check(&lab, 0x40000000 + (i << 12), WRITE);
+	lab_finish(&lab);
+}
+
+static void test_invlpg_forgets_one_entry(void **state)
+{
+	uint64_t hpa;
+
+	(void)with_leaf_table();
+	store_entry(TABLE_GVA + 8, (DATA + 0x10000) | PTE_ALL);
+	store_entry(TABLE_GVA + 16, (DATA + 0x20000) | PTE_ALL);
+	mv_shadow_invlpg(lab.vcpu, 0x40001000);
+	lab_check(&lab, 0x40001000, READ);
+	/* May be stale still, and is: so it is INVLPG that was seen to. */
+	assert_true(lab_reaches(&lab, 0x40002000, READ, &hpa));
+	assert_int_equal(hpa, lab_hpa(&lab, DATA + 0x2000));
+	mv_shadow_invpcid(lab.vcpu, MV_INVPCID_ADDRESS, 0, 0x40002000);
+	lab_check(&lab, 0x40002000, READ);
+	store_entry(TABLE_GVA + 24, 0);
+	mv_shadow_flush(lab.vcpu, false);
+	lab_check(&lab, 0x40003000, READ);
+	lab_finish(&lab);
+}
+
+/* What the guest took accessed and dirty from gets them again after the flush. */
+static void test_marks_are_set_again_after_a_flush(void **state)
+{
+	(void)with_leaf_table();
+	store_entry(TABLE_GVA + 8, (DATA + 0x1000) | PTE_ALL);
+	store_entry(TABLE_GVA + 16, (DATA + 0x2000) | PTE_ALL | PTE_A);
+	assert_int_equal(lab_load(&lab), 0);
+	lab_check(&lab, 0x40001000, READ);
+	lab_check(&lab, 0x40002000, WRITE);
+	lab_finish(&lab);
+}
+
+/* A table that nobody writes to any more is watched again, and its next write is seen. */
+static void test_quiet_tables_are_protected_again(void **state)
+{
+	uint64_t hpa;
+
+	(void)with_leaf_table();
+	store_entry(TABLE_GVA + 8, (DATA + 0x10000) | PTE_ALL);
+	lab.flushes = 0;
+	for (unsigned int i = 0; i < 8; i++)
+		assert_int_equal(lab_load(&lab), 0);
+	assert_false(lab_reaches(&lab, TABLE_GVA, WRITE, &hpa));
+	assert_int_equal(lab.flushes, 1);
+	store_entry(TABLE_GVA + 8, (DATA + 0x20000) | PTE_ALL);
+	assert_int_equal(lab_load(&lab), 0);
+	lab_check(&lab, 0x40001000, READ);
+	lab_finish(&lab);
+}
+
+/* A leaf table that is out of sync becomes an upper table too. */
+static void test_unsync_table_becomes_an_upper_one(void **state)
+{
+	uint64_t table = with_leaf_table(), lower = lab_table(&lab), hpa;
+
+	lab_poke(&lab, lower, (DATA + 0x5000) | PTE_ALL);
+	store_entry(TABLE_GVA + 8, lower | PTE_ALL);
+	lab_map(&lab, 0xc0000000, 3, table | PTE_ALL);
+	lab_check(&lab, 0xc0200000, WRITE);
+	assert_false(lab_reaches(&lab, TABLE_GVA, WRITE, &hpa));
+	lab_check(&lab, 0x40001000, READ);
+	assert_int_equal(lab_touch(&lab, TABLE_GVA, WRITE).kind, MV_SHADOW_EMULATE_WRITE);
+	lab_finish(&lab);
+}
+
+/* An INVLPG anywhere in a large page of the guest's reaches all of it, in however many parts. */
+static void test_invlpg_of_a_large_page_in_parts(void **state)
+{
+	lab_init(&lab, &four_levels);
+	lab.page_lg2 = 12;
+	lab_map(&lab, 0x40000000, 2, 0x400000 | PTE_ALL | PTE_PS);
+	lab_check(&lab, 0x40003000, WRITE);
+	lab.flushes = 0;
+	lab_map(&lab, 0x40000000, 2, 0x600000 | PTE_ALL | PTE_PS);
+	mv_shadow_invlpg(lab.vcpu, 0x40000000);
+	assert_int_equal(lab.flushes, 1);
+	mv_shadow_invlpg(lab.vcpu, 0x40000000);
+	assert_int_equal(lab.flushes, 1);
+	lab_check(&lab, 0x40003000, READ);
+	lab_finish(&lab);
+}
+
 /* --- roots ------------------------------------------------------------------------------------- */
 
 static void test_pdptes_count_at_the_load(void **state)
@@ -598,6 +735,12 @@ int main(void)
 		cmocka_unit_test(test_recursive_tables),
 		cmocka_unit_test(test_writes_of_any_size),
 		cmocka_unit_test(test_dirty_waits_for_the_first_write),
+		cmocka_unit_test(test_burst_of_writes_traps_twice_at_most),
+		cmocka_unit_test(test_invlpg_forgets_one_entry),
+		cmocka_unit_test(test_marks_are_set_again_after_a_flush),
+		cmocka_unit_test(test_quiet_tables_are_protected_again),
+		cmocka_unit_test(test_unsync_table_becomes_an_upper_one),
+		cmocka_unit_test(test_invlpg_of_a_large_page_in_parts),
 		cmocka_unit_test(test_pdptes_count_at_the_load),
 		cmocka_unit_test(test_not_canonical_for_the_guest),
 		cmocka_unit_test(test_roots_are_found_again),
