@@ -262,6 +262,30 @@ static void what_is_not_mapped_is_not_flushed(void **state)
 	close_rig();
 }
 
+/* A large page was taken away for one of its pages, and its flush has not returned. */
+static void discard_within(void)
+{
+	insist(!rig_discard(&rig, BASE + PAGE, BASE + 2 * PAGE - 1));
+}
+
+static void whoever_finds_a_page_gone_waits_for_the_flush_too(void **state)
+{
+	uint64_t flushes;
+
+	open_plain(state);
+	ept_rig_region(&rig, BASE, 512, 0);
+	assert_touch(BASE, READ, MV_EPT_FIXED);
+	assert_int_equal(leaf_at(0, BASE).page_lg2, 21);
+	flushes = rig.flushes;
+	rig.on_flush = discard_within;
+	assert_int_equal(rig_discard(&rig, BASE, BASE + PAGE - 1), 0);
+	assert_int_equal(rig.flushes, flushes + 2);
+	/* Both are complete: there is nothing left to flush. */
+	assert_int_equal(rig_discard(&rig, BASE, BASE + PAGE - 1), 0);
+	assert_int_equal(rig.flushes, flushes + 2);
+	close_rig();
+}
+
 static void a_pinned_page_stays_mapped(void **state)
 {
 	struct mv_stage2_exit exit;
@@ -418,6 +442,7 @@ int main(void)
 		EPT_CASE(a_revoke_reaches_all_views_and_processors),
 		EPT_CASE(a_large_page_is_revoked_whole),
 		EPT_CASE(what_is_not_mapped_is_not_flushed),
+		EPT_CASE(whoever_finds_a_page_gone_waits_for_the_flush_too),
 		EPT_CASE(a_pinned_page_stays_mapped),
 		EPT_CASE(a_fault_under_a_revoke_is_to_be_tried_again),
 		EPT_CASE(types_follow_their_ranges),

@@ -31,6 +31,56 @@ static void rights_hold_at_once(void **state)
 	close_rig();
 }
 
+/* --- a fault in the middle of a change ------------------------------------------------------- */
+
+static struct mv_platform_ops hooked_ops;
+static bool hook_armed;
+static enum mv_ept_fault_kind kind_within;
+
+/* What is recorded of ranges is being merged, and a part of it cannot be read for a moment. */
+static void hooked_wait_readers(void *ctx)
+{
+	struct mv_stage2_exit exit = rig_exit(BASE + 5 * PAGE, WRITE);
+	struct mv_ept_outcome outcome;
+
+	if (hook_armed) {
+		hook_armed = false;
+		insist(!mv_ept_fault(rig.ept, 0, &exit, &outcome));
+		kind_within = outcome.kind;
+	}
+	rig.guest.fake.platform.ops->wait_readers(ctx);
+}
+
+static void nobody_goes_by_rights_that_are_being_rewritten(void **state)
+{
+	struct mv_ept_config config = { .size = sizeof(config),
+					.format = format_of(state),
+					.features = rig_is_ept(format_of(state)) ? RIG_EPT_FEATURES
+										 : RIG_NPT_FEATURES,
+					.maxphyaddr = 52,
+					.node = -1 };
+
+	memset(&rig, 0, sizeof(rig));
+	guest_init(&rig.guest, 1024 * PAGE);
+	hooked_ops = *rig.guest.fake.platform.ops;
+	hooked_ops.wait_readers = hooked_wait_readers;
+	rig.guest.memory->platform.ops = &hooked_ops;
+	config.memory = rig.guest.memory;
+	assert_int_equal(mv_ept_create(&config, &rig.ept), 0);
+	assert_int_equal(guest_add(&rig.guest, BASE, 512, 0), 0);
+	assert_int_equal(mv_ept_attach(rig.ept, BASE), 0);
+	assert_int_equal(mv_ept_protect(rig.ept, 0, BASE, BASE + 256 * PAGE - 1, RX), 0);
+	/* The two halves become one record of 2 MiB. */
+	hook_armed = true;
+	kind_within = MV_EPT_FAULT_KINDS;
+	assert_int_equal(mv_ept_protect(rig.ept, 0, BASE + 256 * PAGE, BASE + 512 * PAGE - 1, RX),
+			 0);
+	assert_int_equal(kind_within, MV_EPT_RETRY);
+	assert_int_equal(leaf_at(0, BASE + 5 * PAGE).page_lg2, 0);
+	assert_int_equal(rig_fault(&rig, 0, BASE + 5 * PAGE, WRITE).kind, MV_EPT_PROTECTED);
+	close_rig();
+}
+
 static void rights_can_be_none(void **state)
 {
 	open_plain(state);
@@ -257,6 +307,7 @@ int main(void)
 {
 	static const struct ept_case cases[] = {
 		EPT_CASE(rights_hold_at_once),
+		EPT_CASE(nobody_goes_by_rights_that_are_being_rewritten),
 		EPT_CASE(rights_can_be_none),
 		EPT_CASE(rights_that_tables_cannot_say_are_refused),
 		EPT_CASE(execute_only_pages),

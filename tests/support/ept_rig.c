@@ -20,6 +20,7 @@ static int resolve(void *ctx, const struct mv_ept_page *page, struct mv_ept_back
 static void flush(void *ctx, unsigned int view, uint64_t first_gpa, uint64_t last_gpa)
 {
 	struct ept_rig *rig = ctx;
+	void (*on_flush)(void) = rig->on_flush;
 
 	insist(first_gpa <= last_gpa);
 	rig->flushes++;
@@ -27,6 +28,9 @@ static void flush(void *ctx, unsigned int view, uint64_t first_gpa, uint64_t las
 	rig->flush_last = last_gpa;
 	for (unsigned int i = 0; i < rig->cpu_count; i++)
 		sim_cpu_flush(&rig->cpus[i]);
+	rig->on_flush = NULL;
+	if (on_flush)
+		on_flush();
 }
 
 static const struct mv_ept_ops rig_ops = { .resolve = resolve, .flush = flush };

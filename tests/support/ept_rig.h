@@ -38,6 +38,7 @@ struct ept_rig {
 	unsigned int cpu_count;
 	uint64_t flushes;
 	uint64_t flush_first, flush_last; /* of the last one */
+	void (*on_flush)(void);		  /* called once, at the next flush, where not NULL */
 	/* What resolve says. */
 	unsigned int page_lg2;
 	bool read_only;
