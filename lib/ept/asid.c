@@ -288,7 +288,9 @@ static unsigned int flush_locked(struct mv_asid_space *space)
 
 	for (unsigned int word = 0; word < asids->words; word++) {
 		space->kicked[word] = find_stale(space, word, sequence);
-		count += (unsigned int)__builtin_popcountll(space->kicked[word]);
+		/* By hand: the compiler's own count may be a call, which nothing provides here. */
+		for (uint64_t left = space->kicked[word]; left; left &= left - 1)
+			count++;
 	}
 	if (count)
 		asids->kick(asids->ctx, space->kicked, asids->words);

@@ -444,6 +444,8 @@ static unsigned int access_of(const struct mv_stage2_exit *exit)
 
 	if (!(access & (MV_ACCESS_WRITE | MV_ACCESS_FETCH)))
 		access |= MV_ACCESS_READ;
+	if ((access & MV_ACCESS_FETCH) && !exit->user_told)
+		access |= EPT_ACCESS_ANYBODY;
 	return access;
 }
 

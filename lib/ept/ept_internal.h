@@ -241,6 +241,9 @@ int ept_ranges_change(struct mv_ept *ept, struct mv_table **ranges, uint64_t fir
 #define EPT_RECORD_IGNORE_PAT	  MV_ATTR_SOFT0
 #define EPT_RECORD_WRITE_BACK	  (MV_ATTR_READ | MV_ATTR_TYPE(MV_TYPE_WB))
 
+/* Beside MV_ACCESS_…: a fetch of which the processor has not told whether it was a user's. */
+#define EPT_ACCESS_ANYBODY 0x8000u
+
 /* Whether rights let an access through. */
 bool ept_rights_allow(const struct mv_ept *ept, uint32_t rights, unsigned int access);
 

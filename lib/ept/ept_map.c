@@ -21,12 +21,9 @@ static bool fetch_allowed(const struct mv_ept *ept, uint32_t rights, unsigned in
 {
 	if (!(ept->features & MV_FEATURE_MODE_EXEC))
 		return rights & MV_ATTR_EXEC;
-	if (access & MV_ACCESS_USER)
-		return rights & MV_ATTR_EXEC_USER;
-	/* Who the processor does not tell may have been either: see struct mv_stage2_exit. */
-	if (!(ept->features & MV_FEATURE_EXIT_INFO))
+	if (access & EPT_ACCESS_ANYBODY)
 		return rights & (MV_ATTR_EXEC | MV_ATTR_EXEC_USER);
-	return rights & MV_ATTR_EXEC;
+	return rights & (access & MV_ACCESS_USER ? MV_ATTR_EXEC_USER : MV_ATTR_EXEC);
 }
 
 bool ept_rights_allow(const struct mv_ept *ept, uint32_t rights, unsigned int access)
