@@ -377,7 +377,7 @@ static bool zap_present(struct mv_shadow *s, struct shadow_page *page, unsigned 
 
 bool shadow_zap(struct mv_shadow *s, struct shadow_page *page, unsigned int index)
 {
-	for (unsigned int turns = 0;; turns++) {
+	for (;;) {
 		uint64_t entry = shadow_load(page, index);
 		struct shadow_frame *holder;
 
@@ -391,7 +391,7 @@ bool shadow_zap(struct mv_shadow *s, struct shadow_page *page, unsigned int inde
 		holder = holder_of(s, page, entry, shadow_note(page, index));
 		if (holder && zap_present(s, page, index, holder))
 			return true;
-		shadow_relax(s, turns);
+		shadow_pause();
 	}
 }
 

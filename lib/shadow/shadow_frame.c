@@ -147,7 +147,7 @@ struct shadow_frame *shadow_frame_of_base(struct mv_shadow *s, uint64_t base)
 void shadow_lock(const struct mv_shadow *s, struct shadow_frame *frame)
 {
 	/* Acquire pairs with the release in shadow_unlock(). */
-	for (unsigned int turns = 0;
-	     __atomic_fetch_or(&frame->word, SHADOW_LOCK, __ATOMIC_ACQUIRE) & SHADOW_LOCK;)
-		shadow_relax(s, turns++);
+	while (__atomic_fetch_or(&frame->word, SHADOW_LOCK, __ATOMIC_ACQUIRE) & SHADOW_LOCK)
+		while (__atomic_load_n(&frame->word, __ATOMIC_RELAXED) & SHADOW_LOCK)
+			shadow_pause();
 }

@@ -87,6 +87,8 @@ struct shadow_link {
  *            4-level root under a 5-level one each half has its own
  * @top:      stands above the guest's root (or for the PDPTEs, which are registers)
  * @direct:   the base is the first page that it maps: a part of a large guest page
+ * @dirty:    of a direct page: the guest's large page is. Without it nothing is writable, also not
+ *            for a supervisor with CR0.WP = 0
  * @write, @user, @exec: what the guest's entries above grant; of a direct page: all together
  * @format:   enum mv_format_id of the guest, MV_FORMATS for none
  * @wp, @nxe: CR0.WP, EFER.NXE
@@ -100,6 +102,7 @@ union shadow_role {
 		uint64_t quadrant : 2;
 		uint64_t top : 1;
 		uint64_t direct : 1;
+		uint64_t dirty : 1;
 		uint64_t write : 1;
 		uint64_t user : 1;
 		uint64_t exec : 1;
@@ -269,6 +272,18 @@ MV_INLINE void shadow_leave(const struct mv_shadow *s)
 	s->platform.ops->read_leave(s->platform.ctx);
 }
 
+/*
+ * Between two looks at a lock that is held for a few steps, also in a read section, where the
+ * platform's patience, which may sleep, must not be asked for.
+ */
+MV_INLINE void shadow_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
+}
+
+/* Out of read sections. */
 MV_INLINE void shadow_relax(const struct mv_shadow *s, unsigned int turns)
 {
 	s->platform.ops->relax(s->platform.ctx, turns);

@@ -20,8 +20,8 @@
 static void pool_lock(struct mv_shadow *s)
 {
 	/* Acquire pairs with the release in pool_unlock(). */
-	for (unsigned int turns = 0; __atomic_exchange_n(&s->pool_lock, 1, __ATOMIC_ACQUIRE);)
-		shadow_relax(s, turns++);
+	while (__atomic_exchange_n(&s->pool_lock, 1, __ATOMIC_ACQUIRE))
+		shadow_pause();
 }
 
 static void pool_unlock(struct mv_shadow *s)

@@ -151,9 +151,8 @@ static unsigned int plan_tables(const struct mv_shadow_vcpu *vcpu, const struct 
 static void plan_direct(const struct mv_shadow *s, const struct shadow_seen *seen,
 			union shadow_role role, unsigned int level, struct shadow_plan *plan)
 {
-	/* Without dirty nothing is writable: the guest's first write finds other pages. */
-	if (!(seen->walk.attr & MV_ATTR_DIRTY))
-		role.write = 0;
+	/* So the guest's first write finds other pages. */
+	role.dirty = !!(seen->walk.attr & MV_ATTR_DIRTY);
 	for (; level >= plan->bottom; level--)
 		direct_key(s, role, level, seen->walk.gpa, &plan->key[level]);
 }

@@ -533,6 +533,21 @@ static void test_invlpg_of_a_large_page_in_parts(void **state)
 	lab_finish(&lab);
 }
 
+/* Two large pages of the guest are one and the same memory, and only one of them is dirty. */
+static void test_dirty_of_one_large_page_is_not_the_others(void **state)
+{
+	lab_init(&lab, &four_levels);
+	lab.page_lg2 = 12;
+	lab.registers.cr0 &= ~MV_CR0_WP;
+	assert_int_equal(lab_load(&lab), 0);
+	lab_map(&lab, 0x40000000, 2, 0x400000 | PTE_P | PTE_U | PTE_PS);
+	lab_map(&lab, 0x80000000, 2, 0x400000 | PTE_P | PTE_U | PTE_PS);
+	lab_check(&lab, 0x80000000, READ);
+	lab_check(&lab, 0x40000000, WRITE);
+	lab_check(&lab, 0x80000000, WRITE);
+	lab_finish(&lab);
+}
+
 /* --- roots ------------------------------------------------------------------------------------- */
 
 static void test_pdptes_count_at_the_load(void **state)
@@ -741,6 +756,7 @@ int main(void)
 		cmocka_unit_test(test_quiet_tables_are_protected_again),
 		cmocka_unit_test(test_unsync_table_becomes_an_upper_one),
 		cmocka_unit_test(test_invlpg_of_a_large_page_in_parts),
+		cmocka_unit_test(test_dirty_of_one_large_page_is_not_the_others),
 		cmocka_unit_test(test_pdptes_count_at_the_load),
 		cmocka_unit_test(test_not_canonical_for_the_guest),
 		cmocka_unit_test(test_roots_are_found_again),
