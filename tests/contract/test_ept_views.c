@@ -148,6 +148,30 @@ static void modes_have_rights_of_their_own(void **state)
 	close_rig();
 }
 
+/*
+ * Without EXIT_INFO the rights that the entry granted tell whose fetch it was: it asked for the
+ * other one. To call such a fetch spurious would repeat it for ever.
+ */
+static void a_refused_fetch_tells_whose_it_was(void **state)
+{
+	struct mv_ept_outcome outcome;
+	struct mv_stage2_exit exit;
+	uint64_t hpa;
+
+	if (!rig_is_ept(format_of(state)))
+		return;
+	open_with(state, (struct ept_rig_options){ .features = MV_FEATURE_ACCESSED |
+								 MV_FEATURE_MODE_EXEC });
+	ept_rig_region(&rig, BASE, 512, 0);
+	assert_int_equal(mv_ept_protect(rig.ept, 0, BASE, BASE + PAGE - 1, R | MV_ATTR_EXEC_USER),
+			 0);
+	assert_touch(BASE, READ, MV_EPT_FIXED);
+	assert_false(sim_cpu_access(&cpu, BASE, FETCH, &hpa, &exit));
+	assert_int_equal(mv_ept_fault(rig.ept, 0, &exit, &outcome), 0);
+	assert_int_equal(outcome.kind, MV_EPT_PROTECTED);
+	close_rig();
+}
+
 static void views_differ_in_rights_only(void **state)
 {
 	unsigned int code, none;
@@ -312,6 +336,7 @@ int main(void)
 		EPT_CASE(rights_that_tables_cannot_say_are_refused),
 		EPT_CASE(execute_only_pages),
 		EPT_CASE(modes_have_rights_of_their_own),
+		EPT_CASE(a_refused_fetch_tells_whose_it_was),
 		EPT_CASE(views_differ_in_rights_only),
 		EPT_CASE(the_list_names_all_views),
 		EPT_CASE(violations_become_exceptions_where_allowed),

@@ -88,7 +88,12 @@ void ept_rig_check(struct ept_rig *rig)
 
 struct mv_stage2_exit rig_exit(uint64_t gpa, unsigned int access)
 {
-	return (struct mv_stage2_exit){ .kind = MV_STAGE2_VIOLATION, .gpa = gpa, .access = access };
+	return (struct mv_stage2_exit){
+		.kind = MV_STAGE2_VIOLATION,
+		.gpa = gpa,
+		.access = access,
+		.user_told = true,
+	};
 }
 
 struct mv_ept_outcome rig_fault(struct ept_rig *rig, unsigned int view, uint64_t gpa,
