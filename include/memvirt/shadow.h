@@ -282,6 +282,37 @@ void mv_shadow_guest_wrote(struct mv_shadow *shadow, uint64_t gpa, size_t bytes)
  */
 int mv_shadow_walk(struct mv_shadow_vcpu *vcpu, uint64_t gva, struct mv_mapping *mapping);
 
+/**
+ * struct mv_shadow_stats - what a shadow did since its creation
+ * @taken:     entries that were taken away, one by one or with their page; rights to write among them
+ * @flushes:   calls of ops->flush
+ * @unsyncs:   leaf tables that the guest was let to write to
+ * @syncs:     comparisons of a whole table with what was made from it
+ * @emulated:  pages' worth of mv_shadow_guest_wrote()
+ * @reclaimed: shadow pages that came back to the pool
+ */
+struct mv_shadow_stats {
+	uint64_t taken;
+	uint64_t flushes;
+	uint64_t unsyncs;
+	uint64_t syncs;
+	uint64_t emulated;
+	uint64_t reclaimed;
+};
+
+/** mv_shadow_get_stats() - look at them. Context: any thread; each number is exact in itself. */
+void mv_shadow_get_stats(const struct mv_shadow *shadow, struct mv_shadow_stats *stats);
+
+/**
+ * mv_shadow_vcpu_faults() - how the faults of a vCPU ended, by kind
+ * @vcpu:   the vCPU
+ * @faults: set: MV_SHADOW_KINDS numbers. MV_SHADOW_INJECT counts those that the guest brought
+ *          about itself; all others are the hypervisor's.
+ *
+ * Context: any thread, as long as the vCPU exists.
+ */
+void mv_shadow_vcpu_faults(const struct mv_shadow_vcpu *vcpu, uint64_t faults[MV_SHADOW_KINDS]);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

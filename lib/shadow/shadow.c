@@ -17,6 +17,7 @@ static void call_flush(struct mv_shadow *s)
 
 	for (unsigned int i = 0; i < MV_SHADOW_VCPUS / 64; i++)
 		vcpus[i] = __atomic_load_n(&s->running[i], __ATOMIC_SEQ_CST);
+	shadow_count(&s->stats.flushes, 1);
 	s->ops.flush(s->ctx, vcpus);
 }
 
@@ -176,4 +177,29 @@ void mv_shadow_vcpu_destroy(struct mv_shadow_vcpu *vcpu)
 unsigned int mv_shadow_vcpu_number(const struct mv_shadow_vcpu *vcpu)
 {
 	return vcpu->number;
+}
+
+/* --- statistics ---------------------------------------------------------------------------------- */
+
+static uint64_t counted(const uint64_t *number)
+{
+	return __atomic_load_n(number, __ATOMIC_RELAXED);
+}
+
+void mv_shadow_get_stats(const struct mv_shadow *shadow, struct mv_shadow_stats *stats)
+{
+	*stats = (struct mv_shadow_stats){
+		.taken = counted(&shadow->gone),
+		.flushes = counted(&shadow->stats.flushes),
+		.unsyncs = counted(&shadow->stats.unsyncs),
+		.syncs = counted(&shadow->stats.syncs),
+		.emulated = counted(&shadow->stats.emulated),
+		.reclaimed = counted(&shadow->stats.reclaimed),
+	};
+}
+
+void mv_shadow_vcpu_faults(const struct mv_shadow_vcpu *vcpu, uint64_t faults[MV_SHADOW_KINDS])
+{
+	for (unsigned int kind = 0; kind < MV_SHADOW_KINDS; kind++)
+		faults[kind] = counted(&vcpu->faults[kind]);
 }

@@ -436,7 +436,8 @@ int mv_shadow_fault(struct mv_shadow_vcpu *vcpu, uint64_t gva, unsigned int acce
 	error = resolve_fault(&a, &made);
 	if (error)
 		return error;
-	vcpu->faults[made.kind]++;
+	/* One writer. */
+	__atomic_store_n(&vcpu->faults[made.kind], vcpu->faults[made.kind] + 1, __ATOMIC_RELAXED);
 	*outcome = made;
 	return 0;
 }

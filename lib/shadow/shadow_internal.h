@@ -231,6 +231,7 @@ struct mv_shadow {
 	uint64_t vcpus[MV_SHADOW_VCPUS / 64];
 	uint64_t running[MV_SHADOW_VCPUS / 64];
 
+	struct mv_shadow_stats stats; /* but for @taken, which is @gone */
 	uint32_t unsync_count __attribute__((aligned(64)));
 	struct shadow_unsync unsync[SHADOW_UNSYNCS];
 
@@ -281,6 +282,11 @@ MV_INLINE void shadow_pause(void)
 #if defined(__x86_64__) || defined(__i386__)
 	__builtin_ia32_pause();
 #endif
+}
+
+MV_INLINE void shadow_count(uint64_t *number, uint64_t more)
+{
+	__atomic_fetch_add(number, more, __ATOMIC_RELAXED);
 }
 
 /* Out of read sections. */

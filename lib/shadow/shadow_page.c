@@ -409,5 +409,6 @@ unsigned int shadow_bury(struct mv_shadow *s)
 		dead = next;
 		count++;
 	}
+	shadow_count(&s->stats.reclaimed, count);
 	return count;
 }

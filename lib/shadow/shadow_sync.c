@@ -56,6 +56,7 @@ bool shadow_let_write(struct mv_shadow *s, struct shadow_frame *frame, uint64_t 
 	if (!has_leaf_tables_only(s, frame) || !take_place(s, gpa & SHADOW_FRAMES))
 		return false;
 	__atomic_fetch_or(&frame->word, SHADOW_UNSYNC, __ATOMIC_SEQ_CST);
+	shadow_count(&s->stats.unsyncs, 1);
 	return true;
 }
 
@@ -142,6 +143,7 @@ static unsigned int compare_table(struct mv_shadow_vcpu *vcpu, uint64_t gpa)
 	unsigned int changed = 0;
 	uint32_t number;
 
+	shadow_count(&s->stats.syncs, 1);
 	/* Before the table is read: who installs from now on has read no older entry. */
 	__atomic_fetch_add(&frame->writes, 1, __ATOMIC_SEQ_CST);
 	/* It may have to be brought in, so not in a read section. */

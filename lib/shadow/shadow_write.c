@@ -51,6 +51,7 @@ static void wrote_page(struct mv_shadow *s, struct shadow_frame *frame, unsigned
 {
 	uint32_t number;
 
+	shadow_count(&s->stats.emulated, 1);
 	/* Before the entries are looked at: who installs one from now on read the new ones. */
 	__atomic_fetch_add(&frame->writes, 1, __ATOMIC_SEQ_CST);
 	shadow_enter(s);

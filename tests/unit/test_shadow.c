@@ -696,6 +696,76 @@ static void test_smallest_budget(void **state)
 	lab_finish(&lab);
 }
 
+/* Each allocation fails once: what was begun is given back, and the next attempt succeeds. */
+static void test_each_allocation_fails(void **state)
+{
+	struct mv_shadow_config config = {
+		.size = sizeof(config), .format = MV_FORMAT_X86_4L, .maxphyaddr = 46,
+		.node = -1, .page_budget = MV_SHADOW_BUDGET_MIN,
+	};
+	const struct mv_paging_registers off = { .cr0 = MV_CR0_PE };
+	const struct mv_cpu_model cpu = { .maxphyaddr = 46 };
+	struct mv_shadow_outcome outcome;
+	struct mv_shadow *first;
+	struct guest guest;
+	int error = -ENOMEM;
+
+	guest_init(&guest, 16 * MV_PAGE_SIZE);
+	assert_int_equal(guest_add(&guest, 0, 16, 0), 0);
+	config.memory = guest.memory;
+	/* The memory keeps what it needs to attach a view. */
+	assert_int_equal(mv_shadow_create(&config, &first), 0);
+	mv_shadow_destroy(first);
+	for (unsigned long n = 1; error; n++) {
+		struct mv_shadow_vcpu *vcpu = NULL;
+		struct mv_shadow *shadow = NULL;
+		unsigned long live = guest.fake.live;
+		uint64_t root;
+
+		guest.fake.fail_at = guest.fake.allocations + n;
+		error = mv_shadow_create(&config, &shadow);
+		if (!error)
+			error = mv_shadow_vcpu_create(shadow, &vcpu);
+		if (!error)
+			error = mv_shadow_load_root(vcpu, &off, &cpu, false, &root);
+		if (!error)
+			error = mv_shadow_fault(vcpu, 0x3000, WRITE, &outcome);
+		assert_true(!error || error == -ENOMEM);
+		if (error && shadow && vcpu) {
+			assert_int_equal(mv_shadow_load_root(vcpu, &off, &cpu, false, &root), 0);
+			assert_int_equal(mv_shadow_fault(vcpu, 0x3000, WRITE, &outcome), 0);
+			assert_int_equal(outcome.kind, MV_SHADOW_FIXED);
+		}
+		mv_shadow_vcpu_destroy(vcpu);
+		mv_shadow_destroy(shadow);
+		assert_int_equal(guest.fake.live, live);
+		assert_true(n < 100);
+	}
+	guest_finish(&guest);
+}
+
+static void test_statistics(void **state)
+{
+	uint64_t faults[MV_SHADOW_KINDS];
+	struct mv_shadow_stats stats;
+
+	(void)with_leaf_table();
+	store_entry(TABLE_GVA + 8, 0);
+	assert_int_equal(lab_load(&lab), 0);
+	lab_check(&lab, 0x40001000, READ);
+	mv_shadow_vcpu_faults(lab.vcpu, faults);
+	for (unsigned int kind = 0; kind < MV_SHADOW_KINDS; kind++)
+		assert_int_equal(faults[kind], lab.faults[kind]);
+	assert_int_equal(faults[MV_SHADOW_INJECT], 1);
+	mv_shadow_get_stats(lab.shadow, &stats);
+	assert_int_equal(stats.unsyncs, 1);
+	assert_int_equal(stats.syncs, 1);
+	assert_true(stats.emulated >= 512);
+	assert_int_equal(stats.flushes, lab.flushes);
+	assert_true(stats.taken > 0);
+	lab_finish(&lab);
+}
+
 static void test_config(void **state)
 {
 	struct mv_shadow_config config = { .size = sizeof(config) };
@@ -765,6 +835,8 @@ int main(void)
 		cmocka_unit_test(test_pages_given_away),
 		cmocka_unit_test(test_smallest_budget),
 		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_each_allocation_fails),
+		cmocka_unit_test(test_statistics),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
