@@ -14,7 +14,7 @@
  */
 #include "support/shadow_machine.h"
 
-#define OPS_DEFAULT 4000000ULL
+#define OPS_DEFAULT 1500000ULL
 #define WORLD_STEPS 5000
 #define POOL	    24 /* pages that are meant as tables, from 0 */
 #define RECENT	    16
