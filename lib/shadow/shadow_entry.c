@@ -52,9 +52,25 @@ static bool swap(struct shadow_page *page, unsigned int index, uint64_t old, uin
 					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static uint64_t take(struct shadow_page *page, unsigned int index)
+/* Nobody's from here on. */
+static void clear(struct shadow_page *page, unsigned int index)
 {
-	return __atomic_exchange_n(&page->table[index], 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&page->table[index], 0, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Take away a present entry, which is on a chain whose lock the caller has. Its link is ours until the
+ * entry is clear: so it is not before it has left the chain. Return: what it said.
+ */
+static uint64_t take(struct mv_shadow *s, struct shadow_page *page, unsigned int index,
+		     uint32_t *chain)
+{
+	uint64_t old = __atomic_exchange_n(&page->table[index], SHADOW_CANCELLED,
+					   __ATOMIC_SEQ_CST);
+
+	chain_take(s, chain, shadow_id(s, page, index));
+	clear(page, index);
+	return old;
 }
 
 static void set_note(struct shadow_page *page, unsigned int index, uint64_t note)
@@ -107,7 +123,7 @@ static bool install(struct mv_shadow *s, struct shadow_page *page, unsigned int 
 	if (may_install(page, origin) && swap(page, index, SHADOW_RESERVED, entry))
 		return true;
 	chain_take(s, chain, shadow_id(s, page, index));
-	take(page, index);
+	clear(page, index);
 	return false;
 }
 
@@ -170,9 +186,8 @@ static void note_write_gone(struct mv_shadow *s, struct shadow_frame *frame, uin
 static void take_leaf(struct mv_shadow *s, struct shadow_page *page, unsigned int index,
 		      struct shadow_frame *frame)
 {
-	uint64_t old = take(page, index);
+	uint64_t old = take(s, page, index, &frame->chain);
 
-	chain_take(s, &frame->chain, shadow_id(s, page, index));
 	if (old & s->format->write)
 		note_write_gone(s, frame, old);
 	else
@@ -294,8 +309,7 @@ bool shadow_unlink_locked(struct mv_shadow *s, struct shadow_page *page, unsigne
 	while (page->parents && most--) {
 		uint32_t id = page->parents;
 
-		take(shadow_id_page(s, id), id % SHADOW_ENTRIES);
-		chain_take(s, &page->parents, id);
+		take(s, shadow_id_page(s, id), id % SHADOW_ENTRIES, &page->parents);
 	}
 	return !page->parents;
 }
@@ -345,8 +359,7 @@ static void take_link(struct mv_shadow *s, struct shadow_page *page, unsigned in
 {
 	struct shadow_page *child = &s->pages[shadow_note(page, index)];
 
-	take(page, index);
-	chain_take(s, &child->parents, shadow_id(s, page, index));
+	take(s, page, index, &child->parents);
 	shadow_gone(s);
 	if (is_split(s, page, child))
 		note_split(s);

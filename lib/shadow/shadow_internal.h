@@ -44,7 +44,7 @@
 
 /*
  * Entries that are not present: being installed, by the one who has the lock of what it is to lead
- * to; and the same, but what it was made from has changed meanwhile. The address bits are all
+ * to; and the same, but it does not come about, or is just leaving its chain. The address bits are all
  * ones: no frame stands in a not-present entry (L1TF).
  */
 #define SHADOW_RESERVED	 (SHADOW_FRAMES | MV_BIT(1))
