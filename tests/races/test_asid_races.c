@@ -217,7 +217,9 @@ static void run_race(enum mv_asid_kind kind, uint64_t seed)
 	print_message("# kind %d: %llu entries, %llu of them flushed, %llu hits, %llu kicks\n",
 		      (int)kind, (unsigned long long)entries, (unsigned long long)flushes,
 		      (unsigned long long)hits, (unsigned long long)rig.kicked);
-	assert_true(entries && hits && flushes && rig.kicked);
+	assert_true(entries && hits && flushes);
+	/* Who is slowed down much may never be met inside. */
+	assert_true(rig.kicked || test_rounds(8) < 8);
 }
 
 static void no_flush_is_lost(void **state)

@@ -414,6 +414,12 @@ static const struct job size_jobs[] = {
 	{ discard_one_main, 0 }, { size_main, 0 }, { harvest_main, 0 }, { NULL, 0 }
 };
 
+static bool enough(const struct job *jobs)
+{
+	return __atomic_load_n(&rig.drops, __ATOMIC_RELAXED) &&
+	       (jobs != size_jobs || __atomic_load_n(&rig.collapsed, __ATOMIC_RELAXED));
+}
+
 static void run(const struct job *jobs, enum mv_format_id format, enum mv_ept_track how,
 		uint32_t policy)
 {
@@ -433,7 +439,9 @@ static void run(const struct job *jobs, enum mv_format_id format, enum mv_ept_tr
 		assert_int_equal(
 			pthread_create(&meddlers[i].thread, NULL, jobs[i].main, &meddlers[i]), 0);
 	}
-	usleep(1500000);
+	/* Longer where the machine is slow, or shared. */
+	for (int i = 0; i < 100 && (i < 15 || !enough(jobs)); i++)
+		usleep(100000);
 	__atomic_store_n(&rig.done, true, __ATOMIC_RELAXED);
 	for (unsigned int i = 0; i < count; i++)
 		pthread_join(meddlers[i].thread, NULL);
