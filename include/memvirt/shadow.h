@@ -165,17 +165,17 @@ int mv_shadow_load_root(struct mv_shadow_vcpu *vcpu, const struct mv_paging_regi
 /**
  * enum mv_shadow_kind - how a fault ends
  * @MV_SHADOW_FIXED:	      the shadow maps it now, or did already: run on
- * @MV_SHADOW_INJECT:	      the guest's own fault: inject what outcome.walk says (its kind may also
- *			      be MV_WALK_NOT_CANONICAL)
+ * @MV_SHADOW_INJECT:	      the guest's own fault: inject what outcome.walk says (its kind may
+ *			      also be MV_WALK_NOT_CANONICAL)
  * @MV_SHADOW_EMULATE_WRITE:  a write to a table of the guest, or to a page that somebody tracks:
  *			      emulate it, then mv_shadow_guest_wrote()
  * @MV_SHADOW_EMULATE_RIGHTS: the guest's rights allow the access, but the host's cannot express it:
  *			      a supervisor's write to a read-only user page with CR0.WP = 0 and
  *			      CR4.SMAP = 1. Emulate it.
- * @MV_SHADOW_MMIO:	      no memory at outcome.walk.gpa, or a write to memory that is read-only for
- *			      the guest: emulate the access
- * @MV_SHADOW_RETRY:	      the page is being given away, or tables change all the time: run on, it
- *			      faults again
+ * @MV_SHADOW_MMIO:	      no memory at outcome.walk.gpa, or a write to memory that is
+ *			      read-only for the guest: emulate the access
+ * @MV_SHADOW_RETRY:	      the page is being given away, or tables change all the time: run on,
+ *			      it faults again
  * @MV_SHADOW_KINDS:	      how many there are
  */
 enum mv_shadow_kind {
@@ -284,7 +284,7 @@ int mv_shadow_walk(struct mv_shadow_vcpu *vcpu, uint64_t gva, struct mv_mapping 
 
 /**
  * struct mv_shadow_stats - what a shadow did since its creation
- * @taken:     entries that were taken away, one by one or with their page; rights to write among them
+ * @taken:     entries, and rights to write, that were taken away, one by one or with their page
  * @flushes:   calls of ops->flush
  * @unsyncs:   leaf tables that the guest was let to write to
  * @syncs:     comparisons of a whole table with what was made from it

@@ -179,7 +179,7 @@ unsigned int mv_shadow_vcpu_number(const struct mv_shadow_vcpu *vcpu)
 	return vcpu->number;
 }
 
-/* --- statistics ---------------------------------------------------------------------------------- */
+/* --- statistics ----------------------------------------------------------------------------- */
 
 static uint64_t counted(const uint64_t *number)
 {

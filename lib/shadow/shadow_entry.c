@@ -59,8 +59,8 @@ static void clear(struct shadow_page *page, unsigned int index)
 }
 
 /*
- * Take away a present entry, which is on a chain whose lock the caller has. Its link is ours until the
- * entry is clear: so it is not before it has left the chain. Return: what it said.
+ * Take away a present entry, which is on a chain whose lock the caller has. Its link is ours
+ * until the entry is clear: so it is not before it has left the chain. Return: what it said.
  */
 static uint64_t take(struct mv_shadow *s, struct shadow_page *page, unsigned int index,
 		     uint32_t *chain)

@@ -7,8 +7,8 @@
  * when what was made of the entry is installed: so nothing of the guest's memory is touched
  * under a lock or in a read section, where it might not be resident.
  *
- * Freestanding. What does not belong here: which pages there are to be (shadow_plan.c), how an entry
- * is installed (shadow_entry.c).
+ * Freestanding. What does not belong here: which pages there are to be (shadow_plan.c), how an
+ * entry is installed (shadow_entry.c).
  */
 #include "shadow_internal.h"
 
@@ -327,7 +327,7 @@ static enum step go_down(struct attempt *a, struct mv_shadow_outcome *outcome)
 	return map_leaf(a, page, outcome);
 }
 
-/* --- one attempt ------------------------------------------------------------------------------- */
+/* --- one attempt ---------------------------------------------------------------------------- */
 
 /* In a read section. */
 static int fix(struct attempt *a, struct mv_shadow_outcome *outcome, enum step *step)

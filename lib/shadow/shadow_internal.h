@@ -44,8 +44,8 @@
 
 /*
  * Entries that are not present: being installed, by the one who has the lock of what it is to lead
- * to; and the same, but it does not come about, or is just leaving its chain. The address bits are all
- * ones: no frame stands in a not-present entry (L1TF).
+ * to; and the same, but it does not come about, or is just leaving its chain. The address bits
+ * are all ones: no frame stands in a not-present entry (L1TF).
  */
 #define SHADOW_RESERVED	 (SHADOW_FRAMES | MV_BIT(1))
 #define SHADOW_CANCELLED (SHADOW_FRAMES | MV_BIT(1) | MV_BIT(2))
@@ -204,8 +204,8 @@ struct shadow_unsync {
  *
  * @gone:    entries that were taken away so far, by number
  * @flushed: that processors have forgotten, at least
- * @split:   the last of @gone that was a part of a larger page of the guest's: an INVLPG has to reach
- *           all parts of a page, but executed by the processor it reaches one
+ * @split:   the last of @gone that was a part of a larger page of the guest's: an INVLPG has to
+ *           reach all parts of a page, but executed by the processor it reaches one
  */
 struct mv_shadow {
 	struct mv_view view;
@@ -543,8 +543,8 @@ struct shadow_page *shadow_make(struct mv_shadow_vcpu *vcpu, const struct shadow
 void shadow_put_root(struct mv_shadow *s, struct shadow_page *page);
 
 /*
- * Take a page out of use: unlinked, emptied, dead until buried. Nothing is flushed. Context: no lock;
- * a read section is fine. Return: false where it is loaded, or not alive.
+ * Take a page out of use: unlinked, emptied, dead until buried. Nothing is flushed. Context: no
+ * lock; a read section is fine. Return: false where it is loaded, or not alive.
  */
 bool shadow_kill(struct mv_shadow *s, struct shadow_page *page);
 

@@ -2,8 +2,8 @@
 /*
  * Shadow pages: found by what they stand for, made, killed, buried.
  *
- * The pages of a guest's page hang on its frame. One that no entry links any more stays there, to be
- * found when the guest comes back (another CR3, a fork that ended), until it is reclaimed.
+ * The pages of a guest's page hang on its frame. One that no entry links any more stays there, to
+ * be found when the guest comes back (another CR3, a fork that ended), until it is reclaimed.
  *
  * A page that begins to stand for a table of the guest makes that page read-only for the guest, in
  * all its mappings and, by a flush, in all TLBs, before the table is read for it: so its first

@@ -2,8 +2,8 @@
 /*
  * Loads of CR3 and of the mode registers. SDM vol. 3, 4.1, 4.4.1 and 4.10.4.1; APM vol. 2, 5.
  *
- * Roots are shadow pages like others: what a vCPU had loaded before stays until it is reclaimed, and
- * is found again by its key.
+ * Roots are shadow pages like others: what a vCPU had loaded before stays until it is reclaimed,
+ * and is found again by its key.
  *
  * Freestanding. What does not belong here: what the registers mean (guest_walk_paging.c).
  */

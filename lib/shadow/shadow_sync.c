@@ -10,8 +10,9 @@
  * CR3 would go over all tables that were ever written to. A limited number may be out of sync at
  * once; beyond it writes are emulated.
  *
- * A table's place in the list lasts as long as anything may be stale: whoever protects it again keeps
- * the place until all processors have forgotten that they may write, and a last comparison is done.
+ * A table's place in the list lasts as long as anything may be stale: whoever protects it again
+ * keeps the place until all processors have forgotten that they may write, and a last comparison
+ * is done.
  *
  * Freestanding. What does not belong here: writes that are emulated (shadow_write.c).
  */
@@ -19,7 +20,7 @@
 
 #define QUIET_ENOUGH 4 /* comparisons in a row that found nothing */
 
-/* --- a table goes out of sync ------------------------------------------------------------------ */
+/* --- a table goes out of sync --------------------------------------------------------------- */
 
 /* What is made from an upper table is not compared. Under the lock. */
 static bool has_leaf_tables_only(const struct mv_shadow *s, const struct shadow_frame *frame)
@@ -60,7 +61,7 @@ bool shadow_let_write(struct mv_shadow *s, struct shadow_frame *frame, uint64_t 
 	return true;
 }
 
-/* --- comparisons -------------------------------------------------------------------------------- */
+/* --- comparisons ---------------------------------------------------------------------------- */
 
 /* Where the guest has it. */
 static void *table_at(const struct mv_shadow *s, uint64_t gpa)

@@ -4,8 +4,8 @@
  * that are given away, and a budget so small that reclaim never rests.
  *
  * A processor is a thread that looks an address up in the shadow and uses what it finds, both
- * between two counts, on which ops->flush waits: so that what a TLB would remember is forgotten when
- * a flush returns, and not before.
+ * between two counts, on which ops->flush waits: so that what a TLB would remember is forgotten
+ * when a flush returns, and not before.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -174,7 +174,9 @@ static void *run_vcpu(void *arg)
 	unsigned int v = (unsigned int)(uintptr_t)arg;
 	struct chance chance = chance_of(race.seed, v);
 
-	for (uint64_t round = test_rounds(ROUNDS); round || !others_did_enough(); round -= !!round) {
+	uint64_t rounds = test_rounds(ROUNDS);
+
+	for (uint64_t round = 0; round < rounds || !others_did_enough(); round++) {
 		if (chance_one_in(&chance, 50))
 			load(v);
 		else if (chance_one_in(&chance, 4))
@@ -232,7 +234,7 @@ static void *run_revoker(void *arg)
 	return NULL;
 }
 
-/* --- the guest ---------------------------------------------------------------------------------- */
+/* --- the guest ------------------------------------------------------------------------------ */
 
 static uint64_t entry_of(uint64_t gva)
 {

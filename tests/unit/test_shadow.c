@@ -225,7 +225,9 @@ static void test_smap_without_wp_is_emulated(void **state)
 /* Four paths to one table, of different rights, used in one of the 24 orders. */
 static void use_paths(const unsigned int *order)
 {
-	static const uint64_t grants[] = { PTE_ALL, PTE_P | PTE_U, PTE_P | PTE_W, PTE_P | PTE_U | PTE_NX };
+	static const uint64_t grants[] = {
+		PTE_ALL, PTE_P | PTE_U, PTE_P | PTE_W, PTE_P | PTE_U | PTE_NX,
+	};
 	uint64_t table;
 
 	lab_init(&lab, &four_levels);
@@ -258,7 +260,7 @@ static void test_paths_of_different_rights(void **state)
 			}
 }
 
-/* --- what tables turn into --------------------------------------------------------------------- */
+/* --- what tables turn into ------------------------------------------------------------------ */
 
 static void test_table_becomes_data(void **state)
 {
@@ -396,7 +398,7 @@ static void test_dirty_waits_for_the_first_write(void **state)
 	lab_finish(&lab);
 }
 
-/* --- out of sync ---------------------------------------------------------------------------------- */
+/* --- out of sync ---------------------------------------------------------------------------- */
 
 #define TABLE_GVA 0x80000000ULL /* where the leaf table of 0x40000000 is mapped */
 
@@ -548,7 +550,7 @@ static void test_dirty_of_one_large_page_is_not_the_others(void **state)
 	lab_finish(&lab);
 }
 
-/* --- roots ------------------------------------------------------------------------------------- */
+/* --- roots ---------------------------------------------------------------------------------- */
 
 static void test_pdptes_count_at_the_load(void **state)
 {
@@ -676,7 +678,7 @@ static void test_pages_given_away(void **state)
 	lab_finish(&lab);
 }
 
-/* --- bounds -------------------------------------------------------------------------------------- */
+/* --- bounds --------------------------------------------------------------------------------- */
 
 /* Far more tables than pages to shadow them with. */
 static void test_smallest_budget(void **state)
