@@ -233,8 +233,8 @@ void lab_check(struct lab *lab, uint64_t gva, unsigned int access)
 	assert_int_equal(mv_paging_init(&paging, &lab->registers, &lab->cpu), 0);
 	mv_guest_accessor_memory(&accessor, lab->guest.memory);
 	assert_int_equal(mv_paging_load_pdptes(&paging, &accessor), 0);
-	assert_int_equal(mv_guest_walk(&paging, &accessor, gva, access | MV_ACCESS_NO_UPDATE,
-				       &walk), 0);
+	assert_int_equal(
+		mv_guest_walk(&paging, &accessor, gva, access | MV_ACCESS_NO_UPDATE, &walk), 0);
 	made = lab_touch(lab, gva, access);
 	if (walk.kind != MV_WALK_OK) {
 		assert_int_equal(made.kind, MV_SHADOW_INJECT);
