@@ -6,9 +6,16 @@
  * Whatever a walker is told was true at some moment during its walk. Freed tables are filled with
  * rubbish by plain stores, so that a walker that comes too late is a race that ThreadSanitizer
  * sees, and an answer that the test does.
+ *
+ * What may go wrong goes wrong between two instructions. So that threads do stop there, on a
+ * machine with few processors too, a timer interrupts each of them all the time and makes it
+ * sleep while the others run.
  */
 #include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <memvirt/table.h>
 
@@ -125,11 +132,41 @@ static void race_close(struct race *race)
 	assert_int_equal(table_pages, 0);
 }
 
+#define SHAKE_NS 500000
+#define NAP_NS	 30000
+
+static void take_a_nap(int signal)
+{
+	const struct timespec nap = { .tv_nsec = NAP_NS };
+	int saved = errno;
+
+	nanosleep(&nap, NULL);
+	errno = saved;
+}
+
+/* ThreadSanitizer hands signals out at calls only, where they do no good. */
+static timer_t shake(unsigned int number)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN };
+	struct itimerspec often = { .it_interval = { 0, SHAKE_NS + number * 7919 },
+				    .it_value = { 0, SHAKE_NS } };
+	struct sigaction action = { .sa_handler = take_a_nap, .sa_flags = SA_RESTART };
+	timer_t timer;
+
+	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	insist(!sigaction(SIGRTMIN, &action, NULL));
+	insist(!timer_create(CLOCK_MONOTONIC, &event, &timer));
+	insist(!timer_settime(timer, 0, &often, NULL));
+	return timer;
+}
+
 static void *run_body(void *arg)
 {
 	struct runner *r = arg;
+	timer_t timer = shake(r->number);
 
 	r->body(r);
+	timer_delete(timer);
 	return NULL;
 }
 
@@ -383,6 +420,7 @@ static void a_table_goes_only_when_nobody_uses_it(void **state)
 /* Two pages of one table, each mapped or unmapped at the same moment, over and over. */
 struct pair {
 	pthread_barrier_t begin, end;
+	unsigned int running; /* atomic: arrivals, two a round */
 	bool mapped[2];
 	bool over; /* written between barriers */
 	unsigned int rounds;
@@ -413,8 +451,12 @@ static void toggle_own_page(struct runner *r)
 	struct mv_engine *e = &r->race->e;
 	struct chance *chance = &r->chance;
 
-	while (!pair->over) {
+	for (unsigned int arrivals = 2; !pair->over; arrivals += 2) {
 		pthread_barrier_wait(&pair->begin);
+		/* Who was asleep in the barrier is late: begin when both run. */
+		__atomic_fetch_add(&pair->running, 1, __ATOMIC_RELAXED);
+		while (__atomic_load_n(&pair->running, __ATOMIC_RELAXED) < arrivals)
+			__asm__ volatile("pause");
 		/* Each comes at another moment of what the other does. */
 		for (uint64_t n = chance_below(chance, 400); n; n--)
 			__asm__ volatile("pause");

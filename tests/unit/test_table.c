@@ -3,6 +3,11 @@
  * Tables: what the model test does not reach. Configurations, defects planted one by one, and the
  * engine's own interface: grants, zaps, changes.
  */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <unistd.h>
+
 #include <memvirt/table.h>
 
 #include "support/fake_platform.h"
@@ -650,25 +655,182 @@ static void a_table_that_another_seals_is_waited_for(void **state)
 	rig_close(&rig);
 }
 
-/* Whoever met a table's entry unlinked in between takes the seals back. */
+/* What a signal handler changes, between any two instructions of the test's thread. */
+static uint64_t *volatile toggled;
+static volatile unsigned int toggles;
+
+static void toggle(int signal)
+{
+	uint64_t empty = 0, leaf = 0x1007;
+
+	if (!__atomic_compare_exchange_n(toggled, &empty, leaf, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_SEQ_CST))
+		__atomic_compare_exchange_n(toggled, &leaf, 0, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
+	toggles++;
+}
+
+static void toggle_every(long microseconds)
+{
+	struct sigaction action = { .sa_handler = microseconds ? toggle : SIG_IGN };
+	struct itimerval timer = { { 0, microseconds }, { 0, microseconds } };
+
+	assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
+}
+
+/* An entry comes to life while the table is being sealed: the seals are taken back. */
 static void seals_are_taken_back(void **state)
 {
 	const struct mv_format *f = &mv_format_x86_4l;
-	uint64_t mark, *table;
-	struct mv_zapped zapped;
+	unsigned int sealed = 0, met = 0;
+	struct mv_place place;
 	struct rig rig;
 
 	rig_open(&rig, MV_FORMAT_X86_4L);
-	map_a_little(&rig);
-	mv_engine_zap(&rig.e, GIB + MIB2, GIB + MIB2 + 0x3fff, &zapped, NULL, NULL);
-	table = entry_at(&rig, GIB + MIB2, 1);
-	mark = mv_mark_make(f, &rig.e.rules, MV_MARK_SEALED, 5);
-	for (unsigned int i = 0; i < 300; i++)
-		table[i] = i == 7 ? 0x1007 : mark; /* one of them was not sealed by us */
-	mv_unseal(f, &rig.e, table, 300, mark);
-	for (unsigned int i = 0; i < 512; i++)
-		assert_int_equal(table[i], i == 7 ? 0x1007 : 0);
+	assert_int_equal(mv_engine_map(&rig.e, GIB, GIB + 4095, GIB, RW, 0), 0);
+	mv_descend(f, &rig.e, GIB, &place);
+	mv_entry_fill(f, place.table, 0, 0);
+	toggled = (uint64_t *)place.table + 400;
+	toggle_every(50);
+	for (uint64_t n = 0; n < 3000000 && (sealed < 100 || met < 10); n++) {
+		uint64_t mark = mv_mark_make(f, &rig.e.rules, MV_MARK_SEALED, n);
+		unsigned int before = toggles;
+
+		if (mv_seal(f, &rig.e, &place, false, mark) == MV_SEAL_DONE) {
+			sealed++;
+			mv_unseal(f, &rig.e, place.table, 512, mark);
+			continue;
+		}
+		met += toggles != before && *toggled;
+		for (unsigned int i = 0; i < 400; i++)
+			assert_int_equal(((uint64_t *)place.table)[i], 0);
+	}
+	toggle_every(0);
+	print_message("# sealed %u times, met in it %u times\n", sealed, met);
+	assert_true(sealed > 0 && met > 0);
+	*toggled = 0x1007;
 	rig_close(&rig);
+}
+
+/* --- nothing takes the place of what is not flushed yet ------------------------------------------
+ */
+
+/* What another thread tries while the flush has not returned. */
+struct attempt {
+	struct mv_engine *e;
+	void (*run)(struct mv_engine *e);
+	bool started; /* atomic, as the next */
+	bool finished;
+	bool early; /* it had finished before the flush returned */
+	unsigned int flushes;
+	pthread_t thread;
+};
+
+static void *run_attempt(void *arg)
+{
+	struct attempt *a = arg;
+
+	__atomic_store_n(&a->started, true, __ATOMIC_SEQ_CST);
+	a->run(a->e);
+	__atomic_store_n(&a->finished, true, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static void flush_slowly(void *ctx, uint64_t first, uint64_t last)
+{
+	struct attempt *a = ctx;
+
+	if (__atomic_fetch_add(&a->flushes, 1, __ATOMIC_SEQ_CST))
+		return;
+	insist(!pthread_create(&a->thread, NULL, run_attempt, a));
+	while (!__atomic_load_n(&a->started, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	usleep(20000);
+	a->early = __atomic_load_n(&a->finished, __ATOMIC_SEQ_CST);
+}
+
+static void try_map_4k(struct mv_engine *e)
+{
+	insist(mv_engine_map(e, GIB + 0x5000, GIB + 0x5fff, GIB, RW, 0) != -ENOMEM);
+}
+
+static void try_map_2m(struct mv_engine *e)
+{
+	insist(mv_engine_map(e, GIB, GIB + MIB2 - 1, GIB, RW, 0) != -ENOMEM);
+}
+
+static void try_grant(struct mv_engine *e)
+{
+	struct mv_grant grant = grant_of(GIB + 0x7000, 1);
+	struct mv_mapping found;
+
+	insist(mv_engine_grant(e, &grant, &found) != -ENOMEM);
+}
+
+static void try_unmap(struct mv_engine *e)
+{
+	insist(mv_engine_unmap(e, GIB + 0x5000, GIB + 0x5fff, NULL, NULL, NULL) == 0);
+}
+
+static void try_zap(struct mv_engine *e)
+{
+	struct mv_zapped zapped;
+
+	mv_engine_zap(e, GIB + 0x5000, GIB + 0x5fff, &zapped, NULL, NULL);
+}
+
+static void try_protect(struct mv_engine *e)
+{
+	insist(mv_engine_protect(e, GIB + 0x5000, GIB + 0x5fff, MV_ATTR_WRITE, 0) == 0);
+}
+
+static void try_split(struct mv_engine *e)
+{
+	insist(mv_engine_split(e, GIB + 0x5000, GIB + 0x5fff, 12) == 0);
+}
+
+static int collapse_granule(struct mv_engine *e)
+{
+	return mv_engine_collapse(e, GIB, GIB + MIB2 - 1, 0) == 1 ? 0 : -EINVAL;
+}
+
+static int unmap_granule(struct mv_engine *e)
+{
+	return mv_engine_unmap(e, GIB, GIB + MIB2 - 1, NULL, NULL, NULL);
+}
+
+static void nobody_changes_what_is_not_flushed_yet(void **state)
+{
+	static void (*const runs[])(struct mv_engine * e) = { try_map_4k, try_map_2m, try_grant,
+							      try_unmap,  try_zap,    try_protect,
+							      try_split };
+	static const struct {
+		unsigned int largest_lg2;
+		int (*freeze)(struct mv_engine *e);
+	} freezers[] = {
+		{ 12, collapse_granule },
+		{ 12, unmap_granule },
+		{ 21, unmap_granule },
+	};
+
+	for (size_t i = 0; i < COUNT_OF(runs) * COUNT_OF(freezers); i++) {
+		struct attempt a = { .run = runs[i % COUNT_OF(runs)] };
+		const unsigned int largest = freezers[i / COUNT_OF(runs)].largest_lg2;
+		struct rig rig;
+
+		rig_open(&rig, MV_FORMAT_EPT_4L);
+		rig.e.flush = flush_slowly;
+		rig.e.flush_ctx = &a;
+		a.e = &rig.e;
+		/* A neighbour, so that the table above stays. */
+		assert_int_equal(mv_engine_map(&rig.e, 0, MIB2 * 512 + MIB2 - 1, 0, RW, largest),
+				 0);
+		assert_int_equal(freezers[i / COUNT_OF(runs)].freeze(&rig.e), 0);
+		pthread_join(a.thread, NULL);
+		assert_false(a.early);
+		rig_close(&rig);
+	}
 }
 
 /* --- grace periods, flushes --------------------------------------------------------------------
@@ -735,6 +897,7 @@ int main(void)
 		cmocka_unit_test(an_install_into_a_sealed_table_fails),
 		cmocka_unit_test(a_table_that_another_seals_is_waited_for),
 		cmocka_unit_test(seals_are_taken_back),
+		cmocka_unit_test(nobody_changes_what_is_not_flushed_yet),
 		cmocka_unit_test(tables_wait_for_readers_and_leaves_do_not),
 		cmocka_unit_test(a_collapse_breaks_before_it_makes),
 	};
