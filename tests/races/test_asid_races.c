@@ -146,11 +146,18 @@ static void raise_floor(int space, uint64_t value)
 		;
 }
 
+static bool met_some(void)
+{
+	return __atomic_load_n(&rig.kicked, __ATOMIC_RELAXED) >= 16;
+}
+
 static void *flusher_main(void *arg)
 {
+	const uint64_t rounds = test_rounds(60000);
 	struct chance *chance = arg;
 
-	for (uint64_t i = test_rounds(60000); i; i--) {
+	/* On, where the machine is busy and nobody was met inside. */
+	for (uint64_t i = 0; i < rounds || (i < 100 * rounds && !met_some()); i++) {
 		int space = (int)chance_below(chance, SPACES);
 		uint64_t value = __atomic_add_fetch(&rig.tables[space], 1, __ATOMIC_SEQ_CST);
 		unsigned int kicked = mv_asid_flush(rig.spaces[space]);
@@ -217,9 +224,7 @@ static void run_race(enum mv_asid_kind kind, uint64_t seed)
 	print_message("# kind %d: %llu entries, %llu of them flushed, %llu hits, %llu kicks\n",
 		      (int)kind, (unsigned long long)entries, (unsigned long long)flushes,
 		      (unsigned long long)hits, (unsigned long long)rig.kicked);
-	assert_true(entries && hits && flushes);
-	/* Who is slowed down much may never be met inside. */
-	assert_true(rig.kicked || test_rounds(8) < 8);
+	assert_true(entries && hits && flushes && rig.kicked);
 }
 
 static void no_flush_is_lost(void **state)
