@@ -20,6 +20,7 @@ struct race {
 	uint64_t pages;
 	bool *came_dirty; /* by page; the changer's */
 	bool done;	  /* atomic */
+	bool met;	  /* atomic: some walker found a page */
 	struct walker {
 		struct race *race;
 		pthread_t thread;
@@ -41,6 +42,7 @@ static void take_note(struct race *race, struct walker *walker, const struct mv_
 	insist(walk->attr & MV_ATTR_DIRTY);
 	walker->was_told[page] = true;
 	walker->told++;
+	__atomic_store_n(&race->met, true, __ATOMIC_RELAXED);
 }
 
 static void *walk_on(void *arg)
@@ -114,7 +116,10 @@ static void run(enum mv_format_id format, uint64_t plain, uint64_t dirty)
 		assert_non_null(walker->was_told);
 		assert_int_equal(pthread_create(&walker->thread, NULL, walk_on, walker), 0);
 	}
-	change_pages(&race, &chance);
+	/* Again where the walkers had no turn meanwhile. */
+	do
+		change_pages(&race, &chance);
+	while (!__atomic_load_n(&race.met, __ATOMIC_RELAXED));
 	__atomic_store_n(&race.done, true, __ATOMIC_RELEASE);
 	for (unsigned int i = 0; i < WALKERS; i++)
 		assert_int_equal(pthread_join(race.walkers[i].thread, NULL), 0);
