@@ -15,7 +15,7 @@ from harness import paths, tap
 from harness.control import RunDir, run_tool
 
 MAN = sorted((paths.ROOT / "docs" / "man").glob("*.1"))
-HELPS = {paths.MEMVIRT: ([], ["run"], ["govern"]), paths.MEMSTAT: ([], ["once"])}
+HELPS = {paths.MEMVIRT: ([], ["run"], ["govern"], ["walk"]), paths.MEMSTAT: ([], ["once"])}
 
 
 def version():
@@ -72,7 +72,9 @@ def test_usage():
                         ["govern", "--budget", "1G", "--interval", "inf"],
                         ["govern", "--budget", "1G", "a/b"], ["govern", "--budget", "1G", "a="],
                         ["govern", "--budget", "1G", "a=" + "x" * 200],
-                        ["govern", "--budget", "1G", "--run-dir", ""]),
+                        ["govern", "--budget", "1G", "--run-dir", ""],
+                        ["walk"], ["walk", "web"], ["walk", "web", "nonsense"],
+                        ["walk", "web", "0", "--access=q"], ["walk", "-x", "web", "0"]),
         paths.MEMSTAT: ([], ["frob"], ["--frob"], ["help", "frob"], ["once", "--interval"],
                         ["once", "--interval", "-1"], ["once", "--interval", "x"],
                         ["once", "--interval", "nan"], ["once", "a/b"], ["once", "-x"],
@@ -123,7 +125,7 @@ def test_examples():
     count = 0
     with RunDir() as run_dir:
         for where, line in examples():
-            words = shlex.split(line)
+            words = shlex.split(line.split(" | ")[0].split(" <")[0])
             program = {"memvirt": paths.MEMVIRT, "memstat": paths.MEMSTAT}[words.pop(0)]
             if words[0] == "run":
                 if "--" in words:
@@ -141,7 +143,8 @@ def test_examples():
 def test_man_pages():
     """cli: a man page for each tool and command, without a warning, that names every option"""
     names = {page.name for page in MAN}
-    tap.check_equal(names, {"memvirt.1", "memvirt-run.1", "memvirt-govern.1", "memstat.1"}, "pages")
+    tap.check_equal(names, {"memvirt.1", "memvirt-run.1", "memvirt-govern.1",
+                            "memvirt-walk.1", "memstat.1"}, "pages")
     for program, command, text in help_texts():
         page = "-".join([program.name, *(command if program == paths.MEMVIRT else [])]) + ".1"
         manual = (paths.ROOT / "docs" / "man" / page).read_text().replace("\\-", "-")
