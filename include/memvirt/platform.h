@@ -40,7 +40,8 @@ enum mv_log_level {
  * @log:          one line, no newline at its end. May be NULL. Must not call the library.
  * @table_alloc:  a page of 4096 bytes for a table, its content whatever, that can be reached at
  *                its physical address plus @direct_map of struct mv_platform; NUMA node as in
- *                @alloc. NULL where there is none. May be NULL where no tables are made.
+ *                @alloc. NULL where there is none. May be NULL where no tables are made. A page
+ *                whose address the table's format or width cannot say is given back unused.
  *                May sleep; never called inside a read section.
  * @table_free:   give it back. Cannot fail.
  *
@@ -76,7 +77,8 @@ struct mv_platform {
 /**
  * mv_platform_linux() - the platform of a Linux process
  *
- * Memory by mmap and malloc, placed by libnuma; read sections by liburcu's bulletproof
+ * Memory by mmap and malloc, placed by libnuma; table pages from the lowest addresses that are
+ * free, for tables then hold pointers, and 32-bit ones small pointers; read sections by liburcu's bulletproof
  * flavour, which needs no registration of threads; the log goes to stderr.
  *
  * Context: any thread.

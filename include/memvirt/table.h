@@ -157,8 +157,13 @@ struct mv_table_config {
  * @config: see struct mv_table_config
  * @table:  set on success
  *
+ * Where a processor has pages of 1 GiB but none of 2 MiB (EPT tells of each), the 1 GiB ones are
+ * not used: they could not be split.
+ *
  * Context: any thread; may sleep.
- * Return: 0; -EINVAL for a config that is no valid one; -ENOMEM.
+ * Return: 0; -EINVAL for a config that is no valid one, or a platform without table pages;
+ * -ENOMEM, also where the platform's pages lie higher than entries can say (32-bit formats, a small
+ * @maxphyaddr) or CR3 can (PAE: 4 GiB).
  */
 int mv_table_create(const struct mv_table_config *config, struct mv_table **table);
 
@@ -185,7 +190,10 @@ uint64_t mv_table_last_address(const struct mv_table *table);
  * @attr:  MV_ATTR_…
  * @largest_lg2: largest page that may be used: 12, 21 (22), 30; 0 for whatever the format has
  *
- * All or nothing. Uses the largest page that both addresses allow. x86 formats with sparse
+ * All or nothing, though where another thread maps a part of the range at the same moment some
+ * of this one's pages may be there until it gives up. Uses the largest page that both addresses
+ * allow and no table is in the way of. With PSE-36 what lies above 4 GiB has to be mapped
+ * by large pages alone. x86 formats with sparse
  * canonical halves take addresses without the sign: mv_table_last_address() is the limit.
  *
  * Context: any number of threads at once, also with unmaps; may sleep; not in a read section.
@@ -204,10 +212,13 @@ int mv_table_map(struct mv_table *table, uint64_t first, uint64_t last, uint64_t
  * @removed: where not NULL, set to the number of bytes that were mapped
  *
  * A large page that the range covers in part is split first. Tables that become empty are freed,
- * after the flush and a grace period.
+ * after the flush and a grace period. What another thread unmaps at the same moment, that one
+ * counts and flushes.
  *
  * Context: as mv_table_map().
- * Return: 0; -EINVAL; -ENOMEM or -ENOSPC where a split needs a page, nothing unmapped then.
+ * Return: 0; -EINVAL, also where a page of PSE-36 above 4 GiB would have to be split; -ENOMEM or
+ * -ENOSPC where a split needs a page. Nothing is unmapped then, unless a collapse by another
+ * thread undoes the split meanwhile, and there is no page for another.
  */
 int mv_table_unmap(struct mv_table *table, uint64_t first, uint64_t last, uint64_t *removed);
 
@@ -224,7 +235,8 @@ int mv_table_unmap(struct mv_table *table, uint64_t first, uint64_t last, uint64
  * accessed bit was cleared, or the memory type changed.
  *
  * Context: as mv_table_map().
- * Return: 0; -EINVAL; -ENOMEM or -ENOSPC where a split needs a page, nothing changed then.
+ * Return: 0; -EINVAL, also for attributes that any leaf of the range must not have; -ENOMEM or
+ * -ENOSPC where a split needs a page. Nothing changed then, but as with mv_table_unmap().
  */
 int mv_table_protect(struct mv_table *table, uint64_t first, uint64_t last, uint32_t clear,
 		     uint32_t set);
@@ -309,12 +321,13 @@ uint64_t mv_table_harvest(struct mv_table *table, uint64_t first, uint64_t last,
  * @table:    table to change
  * @first:    first address
  * @last:     last address, inclusive
- * @page_lg2: 12, or 21
+ * @page_lg2: 12, or 21 (22)
  *
  * Translations stay as they are; new leaves inherit accessed and dirty.
  *
  * Context: as mv_table_map().
- * Return: 0; -EINVAL; -ENOMEM or -ENOSPC, some pages split then, all translations as before.
+ * Return: 0; -EINVAL, also for a page of PSE-36 above 4 GiB; -ENOMEM or -ENOSPC. Some pages may be
+ * split then; all translations are as before.
  */
 int mv_table_split(struct mv_table *table, uint64_t first, uint64_t last, unsigned int page_lg2);
 
@@ -338,7 +351,7 @@ uint64_t mv_table_collapse(struct mv_table *table, uint64_t first, uint64_t last
 /** enum mv_table_defect_kind - what mv_table_check() may find */
 enum mv_table_defect_kind {
 	MV_DEFECT_NONE,
-	MV_DEFECT_RESERVED,	/* a present entry has a reserved bit */
+	MV_DEFECT_RESERVED,	/* a present entry has a reserved bit, or says what a leaf must not */
 	MV_DEFECT_EMPTY_TABLE,	/* a table below the root maps nothing */
 	MV_DEFECT_LOOP,		/* a table page is reached twice */
 	MV_DEFECT_ADDRESS,	/* an entry points outside the physical-address width */
@@ -365,7 +378,9 @@ struct mv_table_defect {
  * @table:  a table that nobody changes meanwhile
  * @defect: set; kind MV_DEFECT_NONE where all is well
  *
- * Context: any thread; time in proportion to the table.
+ * Where there is no memory to note the pages seen, a page reached twice is told as a wrong count.
+ *
+ * Context: any thread; may sleep; time in proportion to the table.
  * Return: true where all is well.
  */
 bool mv_table_check(const struct mv_table *table, struct mv_table_defect *defect);
