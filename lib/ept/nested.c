@@ -196,26 +196,26 @@ int mv_nested_end_slowly(const struct mv_nested *nested, const struct mv_walk *g
 
 /* --- the walk, by format ------------------------------------------------------------------- */
 
-static int read_ept_4l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
-		       uint64_t *entry)
+MV_INLINE int read_ept_4l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
+			  uint64_t *entry)
 {
 	return mv_nested_read(&mv_format_ept_4l, ctx, step, gpa, bytes, entry);
 }
 
-static int read_ept_5l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
-		       uint64_t *entry)
+MV_INLINE int read_ept_5l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
+			  uint64_t *entry)
 {
 	return mv_nested_read(&mv_format_ept_5l, ctx, step, gpa, bytes, entry);
 }
 
-static int read_npt_4l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
-		       uint64_t *entry)
+MV_INLINE int read_npt_4l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
+			  uint64_t *entry)
 {
 	return mv_nested_read(&mv_format_npt_4l, ctx, step, gpa, bytes, entry);
 }
 
-static int read_npt_5l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
-		       uint64_t *entry)
+MV_INLINE int read_npt_5l(void *ctx, unsigned int step, uint64_t gpa, unsigned int bytes,
+			  uint64_t *entry)
 {
 	return mv_nested_read(&mv_format_npt_5l, ctx, step, gpa, bytes, entry);
 }
@@ -272,7 +272,7 @@ static int walk_slowly(const struct mv_nested *nested, uint64_t gva, unsigned in
 	struct mv_walk guest;
 	int result;
 
-	mv_nested_begin(mv_formats[nested->stage2.format], nested, access, &reading);
+	mv_nested_begin(nested, access, &reading);
 	reading.trace = trace;
 	result = walk_guest_slowly(&reading, gva, access, &guest);
 	if (result < 0)

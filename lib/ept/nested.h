@@ -25,28 +25,6 @@
 /* Of an access to guest memory, what stage 2 is told as well. */
 #define MV_ACCESS_BOTH (MV_ACCESS_KIND | MV_ACCESS_SHADOW_STACK | MV_ACCESS_NO_UPDATE)
 
-/**
- * struct mv_nested_reading - what the reads of one walk share
- * @nested: whose walk
- * @cache:  of cached walks: where stage-2 paths may be found
- * @trace:  of traced walks
- * @demand: what an access to a guest table asks of stage 2
- * @access: that access
- * @marked: accessed or dirty was set, so that entries are not what was read any more
- * @hpa:    by step: where the entry was
- * @fault:  the stage-2 walk that faulted
- */
-struct mv_nested_reading {
-	const struct mv_nested *nested;
-	struct mv_nested_cache *cache;
-	struct mv_nested_trace *trace;
-	struct mv_stage2_demand demand;
-	unsigned int access;
-	bool marked;
-	uint64_t hpa[MV_LEVEL_MAX];
-	struct mv_stage2_walk fault;
-};
-
 /* --- accesses ----------------------------------------------------------------------------- */
 
 /* An access to a guest table, as stage 2 is told of it. Translating only sets nothing there. */
@@ -75,6 +53,109 @@ MV_INLINE unsigned int mv_nested_guest_access(const struct mv_nested *nested, un
 
 	return access | (mv_unlikely(fixed) ? MV_ACCESS_NO_UPDATE : 0);
 }
+
+/* --- stage 2, where all is well --------------------------------------------------------------- */
+
+/**
+ * struct mv_nested_sieve - what an entry has to look like, whatever level it is of
+ * @table:  by level: of an entry that points to a table, all that is looked at
+ * @page:   by level: of one that maps a page
+ * @wanted: of these, what has to be set
+ * @wanted_page: in a page
+ *
+ * One comparison an entry decides at once whether it is well-formed, grants what is asked, and has
+ * been marked. What does not pass may be good all the same; mv_stage2_walk() tells.
+ */
+struct mv_nested_sieve {
+	uint64_t table[MV_LEVEL_MAX + 1];
+	uint64_t page[MV_LEVEL_MAX + 1];
+	uint64_t wanted;
+	uint64_t wanted_page;
+};
+
+MV_INLINE void mv_nested_make_sieve(const struct mv_format *f2, const struct mv_stage2 *stage2,
+				    const struct mv_stage2_demand *demand,
+				    struct mv_nested_sieve *sieve)
+{
+	const struct mv_rules *rules = &stage2->rules;
+
+	/* READ, for that makes an entry present in all formats; and so few entries lack it. */
+	sieve->wanted = demand->all | demand->mark | f2->read;
+	sieve->wanted_page = sieve->wanted | demand->mark_page;
+	MV_UNROLL_LEVELS
+	for (unsigned int level = f2->levels; level > 0; level--) {
+		sieve->table[level] =
+			rules->reserved_table[level] | f2->leaf | demand->none | sieve->wanted;
+		sieve->page[level] =
+			rules->reserved_leaf[level] | demand->none | sieve->wanted_page;
+	}
+}
+
+/* Whether an entry that is not to be a table is a page that passes. */
+MV_INLINE bool mv_nested_is_page(const struct mv_format *f2, const struct mv_stage2 *stage2,
+				 const struct mv_nested_sieve *sieve, unsigned int level,
+				 uint64_t entry)
+{
+	return mv_entry_is_leaf(f2, &stage2->rules, level, entry) &&
+	       (entry & sieve->page[level]) == sieve->wanted_page &&
+	       !mv_stage2_type_reserved(f2, entry);
+}
+
+/*
+ * mv_stage2_translate() by a sieve: of @path, what mv_stage2_attr() looks at is set. Loads acquire,
+ * as mv_stage2_read_direct() does.
+ */
+MV_INLINE bool mv_nested_translate(const struct mv_format *f2, const struct mv_stage2 *stage2,
+				   const struct mv_nested_sieve *sieve, uint64_t gpa, uint64_t *hpa,
+				   struct mv_stage2_path *path)
+{
+	uint64_t all = ~0ULL, any = 0, entry, table = stage2->root;
+
+	if (mv_unlikely(gpa >> f2->shift[f2->levels] >> f2->index_lg2[f2->levels]))
+		return false;
+	MV_UNROLL_LEVELS
+	for (unsigned int level = f2->levels; level > 0; level--) {
+		uint64_t at = table + ((uint64_t)mv_index(f2, level, gpa) << f2->entry_lg2);
+
+		entry = __atomic_load_n((const uint64_t *)(stage2->direct_map + at),
+					__ATOMIC_ACQUIRE);
+		all &= entry;
+		any |= f2->no_exec ? entry : 0;
+		table = mv_entry_table(f2, entry);
+		if (level > 1 && mv_likely((entry & sieve->table[level]) == sieve->wanted))
+			continue;
+		if (mv_unlikely(!mv_nested_is_page(f2, stage2, sieve, level, entry)))
+			return false;
+		*hpa = mv_entry_page(f2, level, entry) | (gpa & mv_span_mask(f2, level));
+		*path = (struct mv_stage2_path){
+			.entry = entry, .all = all, .any = any, .level = level
+		};
+		return true;
+	}
+	return false;
+}
+
+/**
+ * struct mv_nested_reading - what the reads of one walk share
+ * @nested: whose walk
+ * @cache:  of cached walks: where stage-2 paths may be found
+ * @trace:  of traced walks
+ * @sieve:  what an access to a guest table asks of stage 2
+ * @access: that access
+ * @marked: accessed or dirty was set, so that entries are not what was read any more
+ * @hpa:    by step: where the entry was
+ * @fault:  the stage-2 walk that faulted
+ */
+struct mv_nested_reading {
+	const struct mv_nested *nested;
+	struct mv_nested_cache *cache;
+	struct mv_nested_trace *trace;
+	struct mv_nested_sieve sieve;
+	unsigned int access;
+	bool marked;
+	uint64_t hpa[MV_LEVEL_MAX];
+	struct mv_stage2_walk fault;
+};
 
 /* --- guest frames ------------------------------------------------------------------------- */
 
@@ -113,8 +194,8 @@ MV_INLINE int mv_nested_read(const struct mv_format *f2, void *ctx, unsigned int
 	struct mv_stage2_path path;
 	uint64_t hpa;
 
-	if (mv_unlikely(!mv_stage2_translate(f2, mv_stage2_read_direct, &nested->stage2,
-					     &reading->demand, gpa, &hpa, &path))) {
+	if (mv_unlikely(
+		    !mv_nested_translate(f2, &nested->stage2, &reading->sieve, gpa, &hpa, &path))) {
 		int error = mv_nested_find_table(reading, gpa, reading->access, &hpa);
 
 		if (error)
@@ -210,13 +291,12 @@ void mv_nested_give_fault(const struct mv_stage2_walk *fault, bool guest_table,
 
 /* --- the walk ----------------------------------------------------------------------------- */
 
-MV_INLINE void mv_nested_begin(const struct mv_format *f2, const struct mv_nested *nested,
-			       unsigned int access, struct mv_nested_reading *reading)
+MV_INLINE void mv_nested_begin(const struct mv_nested *nested, unsigned int access,
+			       struct mv_nested_reading *reading)
 {
 	reading->nested = nested;
 	reading->trace = NULL;
 	reading->access = mv_nested_table_access(access);
-	reading->demand = mv_stage2_demand(f2, &nested->stage2, reading->access);
 	reading->marked = false;
 }
 
@@ -235,13 +315,14 @@ MV_INLINE int mv_nested_end(const struct mv_format *f2, const struct mv_nested *
 			    struct mv_nested_walk *walk)
 {
 	unsigned int final = mv_nested_final_access(access, guest->attr);
-	struct mv_stage2_demand demand = mv_stage2_demand(f2, &nested->stage2, final);
+	const struct mv_stage2_demand demand = mv_stage2_demand(f2, &nested->stage2, final);
+	struct mv_nested_sieve sieve;
 	struct mv_stage2_walk scratch;
 	struct mv_stage2_path path;
 	uint64_t hpa;
 
-	if (mv_unlikely(!mv_stage2_translate(f2, mv_stage2_read_direct, &nested->stage2, &demand,
-					     guest->gpa, &hpa, &path)))
+	mv_nested_make_sieve(f2, &nested->stage2, &demand, &sieve);
+	if (mv_unlikely(!mv_nested_translate(f2, &nested->stage2, &sieve, guest->gpa, &hpa, &path)))
 		return mv_nested_end_slowly(nested, guest, access, &scratch, walk);
 	mv_nested_give(f2, nested, guest->gpa, hpa,
 		       mv_nested_smaller(guest->page_lg2, f2->shift[path.level]), guest->attr,
@@ -255,10 +336,13 @@ MV_INLINE int mv_nested_both(const struct mv_format *f2, const struct mv_walk_re
 			     struct mv_nested_walk *walk)
 {
 	struct mv_nested_reading reading;
+	struct mv_stage2_demand demand;
 	struct mv_walk guest;
 	int error;
 
-	mv_nested_begin(f2, nested, access, &reading);
+	mv_nested_begin(nested, access, &reading);
+	demand = mv_stage2_demand(f2, &nested->stage2, reading.access);
+	mv_nested_make_sieve(f2, &nested->stage2, &demand, &reading.sieve);
 	error = mv_walk_any(&nested->paging, reach, &reading, gva,
 			    mv_nested_guest_access(nested, access), &guest);
 	if (mv_unlikely(error < 0))

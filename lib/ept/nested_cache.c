@@ -43,7 +43,8 @@ static size_t lay_out(struct mv_nested_cache *cache, unsigned int pages_lg2)
 	for (unsigned int i = 0; i < MV_CACHE_SIZES; i++) {
 		struct mv_cached_pages pages = { .page_lg2 = lg2[i],
 						 .lg2 = lg2[i] + sectors_lg2[i],
-						 .sets_lg2 = count_lg2[i] - 2 };
+						 .sets_lg2 = count_lg2[i] - 2,
+						 .sets_mask = MV_BIT(count_lg2[i] - 2) - 1 };
 		size_t slots = mv_cache_slots(&pages);
 
 		pages.keys = piece(&at, slots * sizeof(*pages.keys));
@@ -131,9 +132,11 @@ static struct mv_cache_context *find_context(struct mv_nested_cache *cache,
 	context->root = root;
 	context->pcid = pcid;
 	context->is_global = is_global;
-	context->width = 0;
+	context->unused = 0;
 	if (nested->paging.enabled)
-		context->width = (uint8_t)mv_format_width(mv_formats[nested->paging.format]);
+		context->unused =
+			(uint8_t)(64 - mv_format_width(mv_formats[nested->paging.format]));
+	context->is_narrow = context->unused == 32;
 	context->space_index = (uint8_t)(cache->space - cache->spaces);
 	context->pages_tag = mv_cache_new_tag(cache);
 	context->tables_tag = mv_cache_new_tag(cache);
@@ -382,15 +385,12 @@ MV_INLINE int walk_on(const struct mv_format *f, struct mv_nested_cache *cache,
 		mv_nested_give_guest_fault(&guest, walk);
 		return 0;
 	}
-	answer = mv_cache_look_up(cache, nested, state.address, access, walk);
+	answer = mv_cache_look_up(cache, nested, false, state.address, access, walk);
 	if (answer == MV_CACHE_FOUND) {
 		cache->hits++;
 		return 0;
 	}
 	cache->walks++;
-	if (answer == MV_CACHE_ABSENT &&
-	    mv_cache_again(f, cache, nested, state.address, access, walk))
-		return 0;
 	if (walk_by_cache(f, cache, nested, &state, &guest, access, answer, walk))
 		return 0;
 	return walk_afresh(cache, nested, gva, access, walk);
@@ -419,29 +419,46 @@ static __attribute__((noinline)) int walk_any(struct mv_nested_cache *cache,
 
 /*
  * The part of @gva that is translated, whatever the format. Return: false where this is not the
- * place to tell: paging is off, LAM is on, or the address is not canonical.
+ * place to tell: LAM is on, or the address is not canonical.
  */
 MV_INLINE bool plain_address(const struct mv_nested_cache *cache, const struct mv_nested *nested,
 			     uint64_t gva, uint64_t *address)
 {
-	unsigned int width = cache->context->width;
+	const struct mv_cache_context *context = cache->context;
+	unsigned int unused = context->unused;
+	uint64_t high = gva << unused;
 
-	*address = gva & ((1ULL << width) - 1);
-	if (width <= 32)
-		return width;
-	return mv_sign_extend(gva, width - 1) == gva && !nested->paging.lam_sign_bit[gva >> 63];
+	*address = high >> unused;
+	if (mv_unlikely(nested->paging.lam_sign_bit[0] | nested->paging.lam_sign_bit[1]))
+		return false;
+	return context->is_narrow || (uint64_t)((int64_t)high >> unused) == gva;
+}
+
+/* Nothing was cached that is known to do. */
+static __attribute__((noinline)) int walk_missed(struct mv_nested_cache *cache,
+						 const struct mv_nested *nested, uint64_t gva,
+						 unsigned int access, struct mv_nested_walk *walk,
+						 uint64_t address, enum mv_cache_answer answer)
+{
+	if (answer == MV_CACHE_ABSENT && mv_cache_again(cache, nested, address, access, walk)) {
+		cache->walks++;
+		return 0;
+	}
+	return walk_any(cache, nested, gva, access, walk);
 }
 
 int mv_nested_cached_walk(struct mv_nested_cache *cache, const struct mv_nested *nested,
 			  uint64_t gva, unsigned int access, struct mv_nested_walk *walk)
 {
+	enum mv_cache_answer answer;
 	uint64_t address;
 
-	if (mv_likely(is_ready(cache, nested)) &&
-	    mv_likely(plain_address(cache, nested, gva, &address)) &&
-	    mv_cache_look_up(cache, nested, address, access, walk) == MV_CACHE_FOUND) {
-		cache->hits++;
-		return 0;
-	}
-	return walk_any(cache, nested, gva, access, walk);
+	if (mv_unlikely(!is_ready(cache, nested)) || mv_unlikely(!nested->paging.enabled) ||
+	    mv_unlikely(!plain_address(cache, nested, gva, &address)))
+		return walk_any(cache, nested, gva, access, walk);
+	answer = mv_cache_look_up(cache, nested, true, address, access, walk);
+	if (mv_unlikely(answer != MV_CACHE_FOUND))
+		return walk_missed(cache, nested, gva, access, walk, address, answer);
+	cache->hits++;
+	return 0;
 }

@@ -98,7 +98,8 @@ struct mv_cached_page {
  * struct mv_cached_pages - the translations of one size
  * @page_lg2:  size
  * @lg2:       that of all sectors of an entry
- * @sets_lg2:  log2 of the number of sets
+ * @sets_lg2:  log2 of the number of sets; @sets_mask: that number less one
+ * @last_slot: where the last one was put
  * @used:      something was put in since all was forgotten
  * @fractured: some have a larger page in stage 1
  * @clock:     whose turn it is to make room
@@ -108,6 +109,8 @@ struct mv_cached_pages {
 	unsigned int page_lg2;
 	unsigned int lg2;
 	unsigned int sets_lg2;
+	uint64_t sets_mask;
+	size_t last_slot;
 	bool used;
 	bool fractured;
 	unsigned int clock;
@@ -146,7 +149,8 @@ struct mv_cached_path {
  * struct mv_cache_context - an address space of a guest in a mode, over a space; or what is
  * global in all address spaces of that mode
  * @is_global:  the latter
- * @width:      bits of an address that stage 1 translates; 0 with paging off
+ * @unused:     bits of an address that stage 1 does not translate
+ * @is_narrow:  these are to be ignored: 32 bits; they are copies of the sign otherwise
  * @space_index: of @space
  * @pages_tag, @tables_tag: in place in a key
  */
@@ -156,7 +160,8 @@ struct mv_cache_context {
 	uint64_t root;
 	uint64_t pcid;
 	bool is_global;
-	uint8_t width;
+	uint8_t unused;
+	bool is_narrow;
 	uint8_t space_index;
 	uint64_t pages_tag;
 	uint64_t tables_tag;

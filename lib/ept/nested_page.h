@@ -15,14 +15,22 @@
 
 #define NO_SLOT SIZE_MAX
 
+/* @page_lg2 and @lg2 are those of @pages, as constants. */
 MV_INLINE size_t mv_cache_find_page(const struct mv_nested_cache *cache,
-				    const struct mv_cached_pages *pages, uint64_t address)
+				    const struct mv_cached_pages *pages, unsigned int page_lg2,
+				    unsigned int lg2, uint64_t address)
 {
-	uint64_t own = cache->context->pages_tag | address >> pages->lg2;
-	uint64_t global = cache->globals->pages_tag | address >> pages->lg2;
-	unsigned int sector = mv_cache_sector(pages, address);
-	size_t set = mv_cache_set(pages, address);
+	uint64_t number = address >> lg2;
+	uint64_t own = cache->context->pages_tag | number;
+	uint64_t global = cache->globals->pages_tag | number;
+	unsigned int sector = (address >> page_lg2) % (1u << (lg2 - page_lg2));
+	size_t set = (number & pages->sets_mask) * MV_CACHE_WAYS, last = pages->last_slot;
+	uint64_t last_key = pages->keys[last];
 
+	/* Whoever goes through memory comes back to the same entry; its set is not the question. */
+	if (mv_likely((last_key == own || last_key == global) &&
+		      (pages->pages[last].sectors >> sector & 1)))
+		return last;
 	for (unsigned int way = 0; way < MV_CACHE_WAYS; way++) {
 		uint64_t key = pages->keys[set + way];
 
@@ -96,17 +104,19 @@ static __attribute__((noinline)) bool check(const struct mv_nested_cache *cache,
 	return true;
 }
 
-/* The access by a cached translation, if that grants it now. */
+/*
+ * The access by a cached translation, if that grants it now. @glance: if it is known to, by a
+ * check that was made before; nothing is called then.
+ */
 MV_INLINE bool mv_cache_use_page(const struct mv_nested_cache *cache,
-				 const struct mv_nested *nested,
-				 const struct mv_cached_pages *pages, struct mv_cached_page *page,
-				 uint64_t address, unsigned int access, struct mv_nested_walk *walk)
+				 const struct mv_nested *nested, bool glance,
+				 struct mv_cached_page *page, uint64_t within, unsigned int access,
+				 struct mv_nested_walk *walk)
 {
 	bool checked = page->epoch == cache->epoch && !(access & MV_ACCESS_SHADOW_STACK) &&
 		       (page->checked >> (access & MV_CACHE_ACCESS) & 1);
-	uint64_t within = address & (MV_BIT(pages->lg2) - 1);
 
-	if (mv_unlikely(!checked) && !check(cache, nested, page, access))
+	if (mv_unlikely(!checked) && (glance || !check(cache, nested, page, access)))
 		return false;
 	mv_nested_give_attr(page->gpa + within, page->hpa + within, page->page_lg2, page->attr,
 			    page->type, walk);
@@ -120,27 +130,45 @@ enum mv_cache_answer {
 	MV_CACHE_FOUND,
 };
 
-MV_INLINE enum mv_cache_answer mv_cache_look_up(struct mv_nested_cache *cache,
-						const struct mv_nested *nested, uint64_t address,
-						unsigned int access, struct mv_nested_walk *walk)
+/* The same. Pages of other sizes are rare in a guest that has none here. */
+MV_INLINE enum mv_cache_answer look_up_size(struct mv_nested_cache *cache,
+					    const struct mv_nested *nested, bool glance,
+					    struct mv_cached_pages *pages, unsigned int page_lg2,
+					    unsigned int lg2, uint64_t address, unsigned int access,
+					    struct mv_nested_walk *walk)
 {
-	enum mv_cache_answer answer = MV_CACHE_ABSENT;
+	size_t slot;
 
-	for (unsigned int i = 0; i < MV_CACHE_SIZES; i++) {
-		struct mv_cached_pages *pages = &cache->pages[i];
-		size_t slot;
+	if (!pages->used)
+		return MV_CACHE_ABSENT;
+	slot = mv_cache_find_page(cache, pages, page_lg2, lg2, address);
+	if (slot == NO_SLOT)
+		return MV_CACHE_ABSENT;
+	if (mv_cache_use_page(cache, nested, glance, &pages->pages[slot],
+			      address & (MV_BIT(lg2) - 1), access, walk))
+		return MV_CACHE_FOUND;
+	return MV_CACHE_REFUSED;
+}
 
-		if (!pages->used)
-			continue;
-		slot = mv_cache_find_page(cache, pages, address);
-		if (slot == NO_SLOT)
-			continue;
-		if (mv_cache_use_page(cache, nested, pages, &pages->pages[slot], address, access,
-				      walk))
-			return MV_CACHE_FOUND;
-		answer = MV_CACHE_REFUSED;
-	}
-	return answer;
+MV_INLINE enum mv_cache_answer mv_cache_look_up(struct mv_nested_cache *cache,
+						const struct mv_nested *nested, bool glance,
+						uint64_t address, unsigned int access,
+						struct mv_nested_walk *walk)
+{
+	enum mv_cache_answer small, large, huge;
+
+	small = look_up_size(cache, nested, glance, &cache->pages[0], 12, 12 + MV_CACHE_SECTORS_LG2,
+			     address, access, walk);
+	if (mv_likely(small == MV_CACHE_FOUND))
+		return small;
+	large = look_up_size(cache, nested, glance, &cache->pages[1], 21, 21, address, access,
+			     walk);
+	if (large == MV_CACHE_FOUND)
+		return large;
+	huge = look_up_size(cache, nested, glance, &cache->pages[2], 30, 30, address, access, walk);
+	if (huge == MV_CACHE_FOUND)
+		return huge;
+	return small | large | huge; /* what refused, if any did */
 }
 
 /* --- what is kept ----------------------------------------------------------------------------- */
@@ -270,7 +298,7 @@ MV_INLINE size_t make_room(struct mv_nested_cache *cache, struct mv_cached_pages
 
 		if (key == own || key == global)
 			return NO_SLOT;
-		if (!key)
+		if (!key && slot == NO_SLOT)
 			slot = set + way;
 	}
 	if (slot != NO_SLOT)
@@ -360,6 +388,7 @@ MV_INLINE void mv_cache_keep_page(const struct mv_format *f, struct mv_nested_ca
 	pages->keys[slot] = pages_tag | address >> pages->lg2;
 	pages->used = true;
 	pages->fractured |= found->guest->page_lg2 > pages->page_lg2;
+	pages->last_slot = slot;
 	note_last(f, cache, route, found, access, pages_tag, page);
 }
 
@@ -369,10 +398,11 @@ MV_INLINE void mv_cache_keep_page(const struct mv_format *f, struct mv_nested_ca
  * The leaves of an address, where all above them is as it was for the page kept last. Return:
  * whether they are like that page's, but for the addresses: *leaf and *entry set.
  */
-MV_INLINE bool leaves_again(const struct mv_format *f, const struct mv_nested_cache *cache,
-			    const struct mv_nested *nested, const uint64_t *leaf_at,
-			    const uint64_t **entry_at, uint64_t *leaf, uint64_t *entry)
+MV_INLINE bool leaves_again(const struct mv_nested_cache *cache, const struct mv_nested *nested,
+			    const uint64_t *leaf_at, const uint64_t **entry_at, uint64_t *leaf,
+			    uint64_t *entry)
 {
+	const struct mv_format *f = &mv_format_x86_4l;
 	const struct mv_cache_last *last = &cache->last;
 	const struct mv_cached_path *path;
 	uint64_t gpa;
@@ -396,11 +426,13 @@ MV_INLINE bool leaves_again(const struct mv_format *f, const struct mv_nested_ca
 /*
  * Who goes through memory page by page meets the same rights again and again: the whole of
  * what was worked out for the last page holds for this one. Nothing cached answered before.
+ *
+ * Formats with entries of 8 bytes have their leaf tables in common; of others nothing is noted.
  */
-MV_INLINE bool mv_cache_again(const struct mv_format *f, struct mv_nested_cache *cache,
-			      const struct mv_nested *nested, uint64_t address, unsigned int access,
-			      struct mv_nested_walk *walk)
+MV_INLINE bool mv_cache_again(struct mv_nested_cache *cache, const struct mv_nested *nested,
+			      uint64_t address, unsigned int access, struct mv_nested_walk *walk)
 {
+	const struct mv_format *f = &mv_format_x86_4l;
 	const struct mv_cache_last *last = &cache->last;
 	struct mv_cached_pages *pages = &cache->pages[0];
 	const struct mv_cached_table *table = mv_cache_table_slot(f, cache, 1, address);
@@ -411,12 +443,12 @@ MV_INLINE bool mv_cache_again(const struct mv_format *f, struct mv_nested_cache 
 	struct mv_cached_page *page;
 	size_t slot;
 
-	if (f->entry_lg2 != 3 || last->table_key != key || table->key != key ||
-	    last->access != access || last->epoch != cache->epoch)
+	if (last->table_key != key || table->key != key || last->access != access ||
+	    last->epoch != cache->epoch)
 		return false;
 	leaf_at = (const uint64_t *)(uintptr_t)(nested->direct_map + table->hpa) +
 		  mv_index(f, 1, address);
-	if (!leaves_again(f, cache, nested, leaf_at, &entry_at, &leaf, &entry))
+	if (!leaves_again(cache, nested, leaf_at, &entry_at, &leaf, &entry))
 		return false;
 	slot = make_room(cache, pages, address);
 	if (slot == NO_SLOT)
@@ -432,6 +464,7 @@ MV_INLINE bool mv_cache_again(const struct mv_format *f, struct mv_nested_cache 
 	page->sectors = (uint8_t)sectors;
 	pages->sources[slot] = last->sources;
 	pages->keys[slot] = last->pages_tag | address >> pages->lg2;
+	pages->last_slot = slot;
 	mv_nested_give_attr(page->gpa + within, page->hpa + within, page->page_lg2, page->attr,
 			    page->type, walk);
 	return true;
