@@ -163,14 +163,20 @@ void nested_world_choose_registers(struct nested_world *world, struct chance *ch
 /* --- entries -----------------------------------------------------------------------------------
  */
 
-/* A bit of an entry that may be turned without its leading out of memory. */
-static uint64_t bad_bit(const struct nested_world *world, struct chance *chance, unsigned int width)
+/*
+ * An entry with a bit turned, without its leading out of memory. A large page stays one: as
+ * a table it would lie among those of stage 2, whose entries a guest's walk takes anywhere.
+ */
+static uint64_t turn_bit(const struct nested_world *world, struct chance *chance,
+			 unsigned int width, bool large, uint64_t entry)
 {
 	unsigned int bit = (unsigned int)chance_below(chance, 64);
 
-	if (!world->access_by_call && bit >= 12 && bit < width)
+	if (world->access_by_call)
+		return entry ^ 1ull << bit;
+	if (bit >= 12 && bit < width)
 		bit = 7;
-	return 1ull << bit;
+	return (entry ^ 1ull << bit) | (large ? 0x80 : 0);
 }
 
 static uint64_t rights_of_ept(const struct nested_world *world, struct chance *chance)
@@ -231,14 +237,20 @@ uint64_t nested_world_stage2_entry(const struct nested_world *world, struct chan
 	if (large && !nested_world_is_ept(world))
 		entry |= some_of(chance, 0x1000);
 	if (chance_one_in(chance, world->bad))
-		entry ^= bad_bit(world, chance, world->width);
+		entry = turn_bit(world, chance, world->width, large, entry);
 	return entry;
+}
+
+/* Where it has none, what would be a large page is a table: see turn_bit(). */
+static bool has_large_pages(const struct nested_world *world)
+{
+	return !nested_world_is_32_bit(world) || (world->registers.cr4 & PSE);
 }
 
 uint64_t nested_world_guest_entry(const struct nested_world *world, struct chance *chance)
 {
 	uint64_t entry = 0x27 | some_of(chance, 0x158);
-	bool large = chance_one_in(chance, 6);
+	bool large = has_large_pages(world) && chance_one_in(chance, 6);
 
 	if (chance_one_in(chance, world->bad))
 		return chance_next(chance) & ~1ull;
@@ -255,7 +267,7 @@ uint64_t nested_world_guest_entry(const struct nested_world *world, struct chanc
 	if (world->access_by_call && chance_one_in(chance, 6))
 		entry ^= some_of(chance, (1ull << world->cpu.maxphyaddr) - (1ull << 21));
 	if (chance_one_in(chance, world->bad))
-		entry ^= bad_bit(world, chance, world->cpu.maxphyaddr);
+		entry = turn_bit(world, chance, world->cpu.maxphyaddr, large, entry);
 	return nested_world_is_32_bit(world) ? (uint32_t)entry : entry;
 }
 
