@@ -57,6 +57,51 @@ static void too_much_is_refused(void **state)
 	assert_null(platform->ops->alloc(platform->ctx, ((size_t)1 << 60) + 1, -1));
 }
 
+#define TABLE_PAGES 3000 /* several chunks */
+
+/* Each says whose it is; nobody else writes there. */
+static void *use_table_pages(void *arg)
+{
+	static __thread uint64_t *pages[TABLE_PAGES];
+	uint64_t own = (uint64_t)(uintptr_t)arg;
+
+	for (int round = 0; round < 3; round++) {
+		for (uint64_t i = 0; i < TABLE_PAGES; i++) {
+			pages[i] = platform->ops->table_alloc(platform->ctx, (int)(i % 3) - 1);
+			insist(pages[i] && (uintptr_t)pages[i] % 4096 == 0);
+			pages[i][0] = pages[i][511] = own << 32 | i;
+		}
+		for (uint64_t i = 0; i < TABLE_PAGES; i++) {
+			/* In an order that empties chunks and leaves holes in others. */
+			uint64_t n = i * 7 % TABLE_PAGES;
+
+			insist(pages[n][0] == (own << 32 | n) && pages[n][511] == pages[n][0]);
+			platform->ops->table_free(platform->ctx, pages[n]);
+		}
+	}
+	return NULL;
+}
+
+static void table_pages_are_nobody_elses(void **state)
+{
+	pthread_t threads[3];
+
+	for (uintptr_t i = 0; i < COUNT_OF(threads); i++)
+		assert_int_equal(
+			pthread_create(&threads[i], NULL, use_table_pages, (void *)(i + 1)), 0);
+	for (size_t i = 0; i < COUNT_OF(threads); i++)
+		pthread_join(threads[i], NULL);
+}
+
+/* 32-bit tables hold their addresses. */
+static void table_pages_are_low(void **state)
+{
+	void *page = platform->ops->table_alloc(platform->ctx, -1);
+
+	assert_true(page && (uintptr_t)page >> 32 == 0);
+	platform->ops->table_free(platform->ctx, page);
+}
+
 struct reader {
 	int in_section; /* atomic */
 	int leave;	/* atomic */
@@ -129,6 +174,8 @@ int main(void)
 		cmocka_unit_test(memory_is_zeroed_and_aligned),
 		cmocka_unit_test(any_node_will_do),
 		cmocka_unit_test(too_much_is_refused),
+		cmocka_unit_test(table_pages_are_nobody_elses),
+		cmocka_unit_test(table_pages_are_low),
 		cmocka_unit_test(waiting_outlasts_the_readers),
 		cmocka_unit_test(a_log_line_goes_to_stderr),
 		cmocka_unit_test(the_version_is_the_headers),
