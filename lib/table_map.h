@@ -157,6 +157,8 @@ MV_INLINE uint64_t mv_build_leaves(const struct mv_format *f, const struct mv_en
 	uint64_t entry = mv_job_leaf(f, e, job, level, at);
 
 	mv_fill_empty(f, e, table, 0, first);
+	/* One turn an entry takes twice as long where it happens to lie across 32 bytes of code. */
+#pragma GCC unroll 8
 	for (unsigned int i = first; i < end; i++, entry += stride)
 		mv_entry_fill(f, table, i, entry);
 	mv_fill_empty(f, e, table, end, size);
