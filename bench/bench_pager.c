@@ -1,24 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The pager's fault path beside a bare handler: a thread that polls userfaultfd, reads, and
- * answers each fault with the same UFFDIO_COPY, and keeps no record of anything.
+ * The pager's fault path beside a bare handler (support/bare_handler.h).
  *
  * The store is one that has every page at once, so that what is measured is the pager.
  * Restoring from a real store, and evicting, are in bench_swap.c.
  */
 #include "support/bench.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "balloon/uffd.h"
+#include "support/bare_handler.h"
 #include "support/bench_pager.h"
 
 #define PAGES	    4096
@@ -67,7 +59,7 @@ static const struct mv_store_ops null_ops = {
 	.get_stats = null_stats,
 };
 
-/* --- touching ----------------------------------------------------------------------------- */
+/* --- rounds ------------------------------------------------------------------------------- */
 
 /* The median time of a touch that faults, in microseconds. */
 static double touch_all(struct setting *s, volatile unsigned char *mem)
@@ -97,60 +89,15 @@ static double pager_round(void *ctx)
 	return median;
 }
 
-/* --- the bare handler --------------------------------------------------------------------- */
-
-struct bare {
-	int uffd, stop;
-	unsigned int cpu;
-	void *buffer;
-};
-
-static void *bare_handler(void *ctx)
-{
-	struct bare *bare = ctx;
-
-	bench_pin(bare->cpu);
-	for (;;) {
-		struct pollfd fds[2] = { { bare->stop, POLLIN, 0 }, { bare->uffd, POLLIN, 0 } };
-		struct uffd_msg message;
-
-		poll(fds, 2, -1);
-		if (fds[0].revents)
-			return NULL;
-		if (read(bare->uffd, &message, sizeof(message)) != sizeof(message))
-			continue;
-		uint64_t at = message.arg.pagefault.address & ~(MV_PAGE_SIZE - 1);
-
-		if (mv_uffd_copy(bare->uffd, (void *)(uintptr_t)at, bare->buffer))
-			bench_die("UFFDIO_COPY: %s", strerror(errno));
-	}
-}
-
 static double bare_round(void *ctx)
 {
 	struct setting *s = ctx;
-	size_t bytes = (size_t)s->pages * MV_PAGE_SIZE;
-	struct bare bare = { .stop = eventfd(0, 0), .cpu = s->handler_cpu };
-	unsigned char *mem;
-	pthread_t thread;
+	struct bare_handler bare = { .cpu = s->handler_cpu };
 	double median;
-	int fd;
 
-	bare.buffer = bench_pages(MV_PAGE_SIZE);
-	mem = bench_map(s->kind, bytes, &fd);
-	bare.uffd = mv_uffd_open(s->kind == BENCH_SHARED ? UFFD_FEATURE_MISSING_SHMEM : 0);
-	if (bare.uffd < 0 ||
-	    mv_uffd_register(bare.uffd, mem, bytes, UFFDIO_REGISTER_MODE_MISSING))
-		bench_die("userfaultfd: %s", strerror(errno));
-	pthread_create(&thread, NULL, bare_handler, &bare);
-	median = touch_all(s, mem);
-	if (eventfd_write(bare.stop, 1))
-		bench_die("eventfd: %s", strerror(errno));
-	pthread_join(thread, NULL);
-	close(bare.uffd);
-	close(bare.stop);
-	bench_unmap(mem, bytes, fd);
-	munmap(bare.buffer, MV_PAGE_SIZE);
+	bare_handler_open(&bare, s->kind, s->pages);
+	median = touch_all(s, bare.mem);
+	bare_handler_close(&bare);
 	return median;
 }
 

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <lz4.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -18,16 +19,26 @@
 #define RUN	64  /* pages */
 #define LOG_STEP ((size_t)256 << 10)
 
+/* Pages that a thread evicts, and where it puts them. */
+struct share {
+	struct bare *bare;
+	unsigned int number;
+	size_t first, end;
+	unsigned char *log;
+	size_t logged;
+	size_t populated;
+	LZ4_stream_t state;
+};
+
 struct bare {
 	enum bench_memory memory;
 	int fd;
 	unsigned char *pages; /* the guest's mapping */
 	unsigned char *alias; /* through which they are read */
 	size_t bytes;
-	unsigned char *log;
-	size_t logged;
-	size_t populated;
-	LZ4_stream_t state;
+	unsigned int threads;
+	pthread_barrier_t begin;
+	struct share share[BARE_EVICT_THREADS];
 };
 
 static void *map(size_t bytes, int flags, int fd)
@@ -57,12 +68,10 @@ static void bare_open(struct bare *b, enum bench_memory memory, const unsigned c
 		b->pages = b->alias = map(b->bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	}
 	memcpy(b->pages, source, b->bytes);
-	b->log = map(b->bytes + LOG_STEP, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
 static void bare_close(struct bare *b)
 {
-	munmap(b->log, b->bytes + LOG_STEP);
 	munmap(b->pages, b->bytes);
 	if (b->memory != BENCH_SHARED)
 		return;
@@ -70,23 +79,23 @@ static void bare_close(struct bare *b)
 	close(b->fd);
 }
 
-static void append(struct bare *b, const unsigned char *page)
+static void append(struct share *s, const unsigned char *page)
 {
 	char packed[LZ4_COMPRESSBOUND(PAGE)];
-	int size = LZ4_compress_fast_extState(&b->state, (const char *)page, packed, PAGE,
+	int size = LZ4_compress_fast_extState(&s->state, (const char *)page, packed, PAGE,
 					      PAGE - RUN, 1);
 	size_t length = size ? (size_t)size : PAGE;
 
-	if (b->logged + length > b->populated) {
-		if (madvise(b->log + b->populated, LOG_STEP, MADV_POPULATE_WRITE))
+	if (s->logged + length > s->populated) {
+		if (madvise(s->log + s->populated, LOG_STEP, MADV_POPULATE_WRITE))
 			bench_die("no memory for the log");
-		b->populated += LOG_STEP;
+		s->populated += LOG_STEP;
 	}
-	memcpy(b->log + b->logged, size ? (const void *)packed : page, length);
-	b->logged += length;
+	memcpy(s->log + s->logged, size ? (const void *)packed : page, length);
+	s->logged += length;
 }
 
-static void let_go(struct bare *b, size_t first)
+static void let_go(const struct bare *b, size_t first)
 {
 	const size_t bytes = (size_t)RUN * PAGE;
 	int error;
@@ -101,27 +110,68 @@ static void let_go(struct bare *b, size_t first)
 }
 
 /* Private pages would have to be moved away first; the limit spares itself that. */
-static void unmap(struct bare *b, size_t first)
+static void unmap(const struct bare *b, size_t first)
 {
 	if (b->memory == BENCH_SHARED)
 		madvise(b->pages + first * PAGE, (size_t)GRANULE * PAGE, MADV_DONTNEED);
 }
 
-double bare_evict(enum bench_memory memory, const unsigned char *source, size_t count)
+static void *evict_share(void *ctx)
 {
-	struct bare b;
+	struct share *s = ctx;
+	struct bare *b = s->bare;
+
+	bench_pin(s->number);
+	pthread_barrier_wait(&b->begin);
+	for (size_t page = s->first; page < s->end; page++) {
+		if (page % GRANULE == 0)
+			unmap(b, page);
+		append(s, b->alias + page * PAGE);
+		if (page % RUN == RUN - 1)
+			let_go(b, page + 1 - RUN);
+	}
+	return NULL;
+}
+
+/* Threads evict whole granules. Return: nanoseconds from the first's begin to the last's end. */
+static double evict_all(struct bare *b, size_t count)
+{
+	pthread_t thread[BARE_EVICT_THREADS];
+	size_t each = count / GRANULE / b->threads * GRANULE;
 	double start;
 
-	bare_open(&b, memory, source, count);
-	start = bench_now();
-	for (size_t page = 0; page < count; page++) {
-		if (page % GRANULE == 0)
-			unmap(&b, page);
-		append(&b, b.alias + page * PAGE);
-		if (page % RUN == RUN - 1)
-			let_go(&b, page + 1 - RUN);
+	pthread_barrier_init(&b->begin, NULL, b->threads + 1);
+	for (unsigned int i = 0; i < b->threads; i++) {
+		struct share *s = &b->share[i];
+
+		s->bare = b;
+		s->number = i;
+		s->first = i * each;
+		s->end = i + 1 == b->threads ? count : s->first + each;
+		s->log = map(b->bytes + LOG_STEP, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		if (pthread_create(&thread[i], NULL, evict_share, s))
+			bench_die("no thread");
 	}
+	pthread_barrier_wait(&b->begin);
+	start = bench_now();
+	for (unsigned int i = 0; i < b->threads; i++)
+		pthread_join(thread[i], NULL);
 	start = bench_now() - start;
+	for (unsigned int i = 0; i < b->threads; i++)
+		munmap(b->share[i].log, b->bytes + LOG_STEP);
+	pthread_barrier_destroy(&b->begin);
+	return start;
+}
+
+double bare_evict(enum bench_memory memory, const unsigned char *source, size_t count,
+		  unsigned int threads)
+{
+	struct bare b;
+	double took;
+
+	bare_open(&b, memory, source, count);
+	b.threads = threads;
+	took = evict_all(&b, count);
 	bare_close(&b);
-	return start / (double)count;
+	return took / (double)count;
 }

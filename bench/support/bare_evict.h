@@ -11,10 +11,14 @@
 
 #include "bench_pager.h"
 
+#define BARE_EVICT_THREADS 2 /* at most */
+
 /*
  * A copy of @count pages of @source, a multiple of 512, is made on shared or private memory and
- * evicted. Return: the time a page, in nanoseconds, without the copy.
+ * evicted by so many threads, a part each. Return: the time a page, in nanoseconds, without the
+ * copy.
  */
-double bare_evict(enum bench_memory memory, const unsigned char *source, size_t count);
+double bare_evict(enum bench_memory memory, const unsigned char *source, size_t count,
+		  unsigned int threads);
 
 #endif /* BARE_EVICT_H */
