@@ -300,3 +300,30 @@ enum mv_page_state rig_state(struct pager_rig *rig, uint64_t page)
 	assert_int_equal(mv_memory_page_state(rig->memory, RIG_GPA + page * MV_PAGE_SIZE, &state), 0);
 	return state;
 }
+
+enum rig_kind rig_kind_of(void **state)
+{
+	enum rig_kind kind = (enum rig_kind)(intptr_t)*state;
+
+	if (!rig_possible(kind))
+		skip();
+	return kind;
+}
+
+void rig_open_full(struct pager_rig *rig, enum rig_kind kind, uint64_t pages, uint64_t limit)
+{
+	rig_open(rig, kind, pages, limit);
+	rig_start(rig, 1);
+	assert_int_equal(mv_pager_attach(rig->pager, RIG_GPA), 0);
+	rig_fill(rig);
+	rig_wait(rig_resident(rig) <= limit);
+}
+
+uint64_t rig_find_page(struct pager_rig *rig, enum mv_page_state state)
+{
+	for (uint64_t page = 0; page < rig->pages; page++)
+		if (rig_state(rig, page) == state)
+			return page;
+	fail_msg("no page in state %d", state);
+	return 0;
+}

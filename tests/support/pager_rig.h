@@ -63,6 +63,15 @@ void rig_start(struct pager_rig *rig, unsigned int evictors);
 /* Detach (unless already done), stop, free; checks that nothing is left in the store. */
 void rig_close(struct pager_rig *rig);
 
+/* The kind that a test of RIG_BOTH() is to run on; skips it where the machine cannot. */
+enum rig_kind rig_kind_of(void **state);
+
+/* With all pages filled and the evictor at work: residency is at the limit. */
+void rig_open_full(struct pager_rig *rig, enum rig_kind kind, uint64_t pages, uint64_t limit);
+
+/* The first page in a state; fails the test where there is none. */
+uint64_t rig_find_page(struct pager_rig *rig, enum mv_page_state state);
+
 /* A page's whole content follows from its number and a generation. */
 void rig_fill_page(unsigned char *page, uint64_t number, uint64_t generation);
 bool rig_check_page(const unsigned char *page, uint64_t number, uint64_t generation);
@@ -91,5 +100,13 @@ static inline unsigned char *rig_page(const struct pager_rig *rig, uint64_t page
 {
 	return rig->mem + page * MV_PAGE_SIZE;
 }
+
+/* In an array of tests: the test on each kind of memory. */
+#define RIG_ON(kind, name, test)                                                                   \
+	{                                                                                          \
+		#test " on " name, test, NULL, NULL, (void *)(intptr_t)(kind)                      \
+	}
+#define RIG_BOTH(test)                                                                             \
+	RIG_ON(RIG_SHARED, "memfd", test), RIG_ON(RIG_PRIVATE, "anonymous", test)
 
 #endif /* TESTS_PAGER_RIG_H */
