@@ -2,69 +2,22 @@
 /*
  * The core under several threads at once, for ThreadSanitizer and for what the threads
  * themselves insist on: regions that come and go under readers; pins, faults, evictions and
- * discards of the same pages; grants against revokes.
+ * discards of the same pages. Grants against revokes are in test_grant_races.c.
  */
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "support/crew.h"
 #include "support/fake_view.h"
 #include "support/guest.h"
 #include "support/testing.h"
 
-#define PAGE	    MV_PAGE_SIZE
-#define THREADS_MAX 12
+#define PAGE MV_PAGE_SIZE
 
-/* Threads of a test, each with chance of its own. */
-struct crew {
-	unsigned int count;
-	pthread_t threads[THREADS_MAX];
-	struct member {
-		struct crew *crew;
-		struct chance chance;
-		void (*work)(struct chance *chance);
-	} members[THREADS_MAX];
-	bool done; /* atomic: those that only accompany the others may stop */
-};
-
-static uint64_t seed;
 static struct guest guest;
 static struct crew crew;
-
-static void *member_main(void *arg)
-{
-	struct member *member = arg;
-
-	member->work(&member->chance);
-	return NULL;
-}
-
-static void crew_add(void (*work)(struct chance *chance))
-{
-	struct member *member = &crew.members[crew.count];
-
-	*member = (struct member){ .crew = &crew,
-				   .chance = chance_of(seed, crew.count + 1),
-				   .work = work };
-	assert_int_equal(pthread_create(&crew.threads[crew.count++], NULL, member_main, member), 0);
-}
-
-/* Wait for the first @workers, then tell the others to stop, and wait for them. */
-static void crew_finish(unsigned int workers)
-{
-	for (unsigned int i = 0; i < crew.count; i++) {
-		if (i == workers)
-			__atomic_store_n(&crew.done, true, __ATOMIC_RELAXED);
-		pthread_join(crew.threads[i], NULL);
-	}
-	memset(&crew, 0, sizeof(crew));
-}
-
-static bool crew_done(void)
-{
-	return __atomic_load_n(&crew.done, __ATOMIC_RELAXED);
-}
 
 /* --- regions that come and go ----------------------------------------------------------- */
 
@@ -123,7 +76,7 @@ static void read_regions(struct chance *chance)
 {
 	unsigned char bytes[4 * PAGE];
 
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		uint64_t gpa = chance_below(chance, slot_gpa(SLOTS));
 		size_t len = 1 + chance_below(chance, sizeof(bytes));
 		int error = mv_memory_read(guest.memory, gpa, bytes, len);
@@ -137,7 +90,7 @@ static void read_regions(struct chance *chance)
 
 static void find_regions(struct chance *chance)
 {
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		uint64_t gpa = chance_below(chance, slot_gpa(SLOTS)), back;
 		struct mv_memory_counts counts;
 		size_t len = 8;
@@ -165,7 +118,7 @@ static void rest(struct chance *chance)
 /* A region that is held stays, with its pages. */
 static void hold_regions(struct chance *chance)
 {
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		uint64_t gpa = chance_below(chance, slot_gpa(SLOTS));
 		struct mv_region *region = mv_region_get(guest.memory, gpa);
 
@@ -182,7 +135,7 @@ static void hold_regions(struct chance *chance)
 /* Pins do the same. */
 static void pin_regions(struct chance *chance)
 {
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		uint64_t gpa = chance_below(chance, slot_gpa(SLOTS));
 
 		if (mv_memory_pin(guest.memory, gpa, gpa))
@@ -200,14 +153,14 @@ static void regions_come_and_go_under_readers(void **state)
 		add_slot(slot);
 		memset(slot_hva(slot), (int)slot + 1, SLOT_PAGES * PAGE);
 	}
-	crew_add(change_regions);
-	crew_add(read_regions);
-	crew_add(find_regions);
-	crew_add(hold_regions);
-	crew_add(hold_regions);
-	crew_add(pin_regions);
-	crew_add(pin_regions);
-	crew_finish(1);
+	crew_add(&crew, change_regions);
+	crew_add(&crew, read_regions);
+	crew_add(&crew, find_regions);
+	crew_add(&crew, hold_regions);
+	crew_add(&crew, hold_regions);
+	crew_add(&crew, pin_regions);
+	crew_add(&crew, pin_regions);
+	crew_finish(&crew, 1);
 	guest_check_counts(&guest);
 	guest_finish(&guest);
 }
@@ -224,7 +177,7 @@ static void never_miss(struct chance *chance)
 {
 	unsigned char byte;
 
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		struct mv_region *region = mv_region_get(guest.memory, PAGE);
 
 		insist(region);
@@ -240,10 +193,10 @@ static void refused_removals_are_not_seen(void **state)
 	guest_init(&guest, 4 * PAGE);
 	assert_int_equal(guest_add(&guest, 0, 4, 0), 0);
 	assert_int_equal(mv_memory_pin(guest.memory, 0, 0), 0);
-	crew_add(remove_in_vain);
-	crew_add(never_miss);
-	crew_add(never_miss);
-	crew_finish(1);
+	crew_add(&crew, remove_in_vain);
+	crew_add(&crew, never_miss);
+	crew_add(&crew, never_miss);
+	crew_finish(&crew, 1);
 	mv_memory_unpin(guest.memory, 0, 0);
 	guest_finish(&guest);
 }
@@ -341,7 +294,7 @@ static void evict(struct chance *chance)
 {
 	struct mv_region *region = mv_region_get(guest.memory, 0);
 
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		uint64_t page = hot_page(chance);
 		pthread_mutex_t *granule = &granules[page / MV_GRANULE_PAGES];
 
@@ -400,7 +353,7 @@ static void pin(struct chance *chance)
 /* Gone is gone: the view's memory is freed as soon as it is detached. */
 static void change_views(struct chance *chance)
 {
-	while (!crew_done()) {
+	while (!crew_done(&crew)) {
 		struct fake_view *view = calloc(1, sizeof(*view));
 
 		insist(view);
@@ -421,188 +374,24 @@ static void a_page_has_one_owner_at_a_time(void **state)
 	fake_view_init(&steady, MV_VIEW_RANK_PROCESS, PAGES + HOT);
 	steady.on_op = note_wakes;
 	assert_int_equal(mv_memory_attach_view(guest.memory, &steady.view), 0);
-	crew_add(make_faults);
-	crew_add(discard);
-	crew_add(discard);
-	crew_add(pin);
-	crew_add(pin);
-	crew_add(evict);
-	crew_add(evict);
-	crew_add(change_views);
-	crew_finish(5);
+	crew_add(&crew, make_faults);
+	crew_add(&crew, discard);
+	crew_add(&crew, discard);
+	crew_add(&crew, pin);
+	crew_add(&crew, pin);
+	crew_add(&crew, evict);
+	crew_add(&crew, evict);
+	crew_add(&crew, change_views);
+	crew_finish(&crew, 5);
 	guest_check_counts(&guest);
 	mv_memory_detach_view(guest.memory, &steady.view);
 	fake_view_finish(&steady);
 	guest_finish(&guest);
 }
 
-/* --- grants against revokes ------------------------------------------------------------- */
-
-/*
- * A table with one large entry over a granule, which may stand only while no page of it is
- * gone. Installed under a lock, or in two steps without.
- */
-enum entry { ENTRY_NONE, ENTRY_FROZEN, ENTRY_PRESENT };
-
-static struct {
-	pthread_mutex_t lock;
-	bool locked;	       /* which of the two */
-	int entry;	       /* atomic */
-	bool gone[PAGES];      /* atomic: dropped and not restored */
-	unsigned int installs; /* atomic */
-} table = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-static void table_prepare(struct mv_view *view, struct mv_batch *batch)
-{
-}
-
-static void table_nothing(struct mv_view *view, const struct mv_batch *batch)
-{
-}
-
-static void table_commit(struct mv_view *view, const struct mv_batch *batch)
-{
-	if (table.locked)
-		pthread_mutex_lock(&table.lock);
-	__atomic_store_n(&table.entry, ENTRY_NONE, __ATOMIC_SEQ_CST);
-	if (table.locked)
-		pthread_mutex_unlock(&table.lock);
-}
-
-static const struct mv_view_ops table_ops = {
-	.prepare_revoke = table_prepare,
-	.commit_revoke = table_commit,
-	.abort_revoke = table_nothing,
-	.flush = table_nothing,
-};
-
-/* Can one large entry stand for the granule? */
-static bool resolve_large(void)
-{
-	for (unsigned int page = 0; page < HOT; page++)
-		if (__atomic_load_n(&table.gone[page], __ATOMIC_RELAXED))
-			return false;
-	return true;
-}
-
-static bool swap_entry(int from, int to)
-{
-	return __atomic_compare_exchange_n(&table.entry, &from, to, false, __ATOMIC_SEQ_CST,
-					   __ATOMIC_SEQ_CST);
-}
-
-static bool install_locked(const struct mv_region *region, uint64_t sample)
-{
-	bool installed;
-
-	pthread_mutex_lock(&table.lock);
-	installed = !mv_granule_changed(region, 0, sample) && swap_entry(ENTRY_NONE, ENTRY_PRESENT);
-	pthread_mutex_unlock(&table.lock);
-	return installed;
-}
-
-static bool install_in_two_steps(const struct mv_region *region, uint64_t sample)
-{
-	if (!swap_entry(ENTRY_NONE, ENTRY_FROZEN))
-		return false;
-	if (!mv_granule_changed(region, 0, sample))
-		return swap_entry(ENTRY_FROZEN, ENTRY_PRESENT);
-	swap_entry(ENTRY_FROZEN, ENTRY_NONE);
-	return false;
-}
-
-static void grant_large(struct chance *chance)
-{
-	struct mv_region *region = mv_region_get(guest.memory, 0);
-
-	while (!crew_done()) {
-		uint64_t sample = mv_granule_sample(region, 0);
-
-		if (!resolve_large() || chance_one_in(chance, 4)) {
-			sched_yield();
-			continue;
-		}
-		if (table.locked ? install_locked(region, sample)
-				 : install_in_two_steps(region, sample))
-			__atomic_fetch_add(&table.installs, 1, __ATOMIC_RELAXED);
-	}
-	mv_region_release(region);
-}
-
-static void drop_under_table(void *ctx, struct mv_batch *batch)
-{
-	mv_batch_for_each_page (batch, bit)
-		__atomic_store_n(&table.gone[bit], true, __ATOMIC_RELAXED);
-	/* Nobody reaches what is being dropped, and nobody will until it is back. */
-	for (int i = 0; i < 3; i++) {
-		insist(__atomic_load_n(&table.entry, __ATOMIC_SEQ_CST) != ENTRY_PRESENT);
-		sched_yield();
-	}
-}
-
-static void restore(struct mv_region *region, uint64_t page)
-{
-	mv_page_begin(mv_platform_linux(), &region->words[page]);
-	__atomic_store_n(&table.gone[page], false, __ATOMIC_RELAXED);
-	mv_region_end(region, page, MV_PAGE_RESIDENT, 0, 0);
-}
-
-/* Enough revokes, and enough grants between them, to mean something. */
-static bool enough(uint64_t revokes)
-{
-	return revokes >= test_rounds(1600) &&
-	       __atomic_load_n(&table.installs, __ATOMIC_RELAXED) >= 100;
-}
-
-static void revoke_and_restore(struct chance *chance)
-{
-	struct mv_region *region = mv_region_get(guest.memory, 0);
-
-	for (uint64_t i = 0; !enough(i); i++) {
-		uint64_t page = chance_below(chance, HOT);
-
-		insist(!mv_memory_discard(guest.memory, page * PAGE, page * PAGE + PAGE - 1,
-					  drop_under_table, NULL, NULL));
-		restore(region, page);
-		/* Time for a grant now and then. */
-		if (chance_one_in(chance, 4))
-			usleep(1);
-	}
-	mv_region_release(region);
-}
-
-static void check_grants(bool locked)
-{
-	struct mv_view view = { .ops = &table_ops, .rank = MV_VIEW_RANK_TABLES };
-
-	table.locked = locked;
-	table.installs = 0;
-	guest_init(&guest, PAGES * PAGE);
-	assert_int_equal(guest_add(&guest, 0, PAGES, 0), 0);
-	assert_int_equal(mv_memory_attach_view(guest.memory, &view), 0);
-	crew_add(revoke_and_restore);
-	crew_add(revoke_and_restore);
-	crew_add(grant_large);
-	crew_add(grant_large);
-	crew_finish(2);
-	mv_memory_detach_view(guest.memory, &view);
-	guest_finish(&guest);
-	print_message("# %u large entries installed\n", table.installs);
-}
-
-static void no_grant_outlives_a_revoke_with_a_lock(void **state)
-{
-	check_grants(true);
-}
-
-static void no_grant_outlives_a_revoke_without_one(void **state)
-{
-	check_grants(false);
-}
-
 static int set_up(void **state)
 {
-	seed = test_seed();
+	crew.seed = test_seed();
 	return 0;
 }
 
@@ -612,8 +401,6 @@ int main(void)
 		cmocka_unit_test(regions_come_and_go_under_readers),
 		cmocka_unit_test(refused_removals_are_not_seen),
 		cmocka_unit_test(a_page_has_one_owner_at_a_time),
-		cmocka_unit_test(no_grant_outlives_a_revoke_with_a_lock),
-		cmocka_unit_test(no_grant_outlives_a_revoke_without_one),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);
