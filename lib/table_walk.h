@@ -23,11 +23,13 @@
 MV_INLINE uint64_t mv_lookup(const struct mv_format *f, const struct mv_rules *rules, uint64_t root,
 			     uintptr_t direct_map, uint64_t address, unsigned int *level)
 {
-	uintptr_t table = (uintptr_t)root + direct_map;
+	uint64_t table = root;
 
 #pragma GCC unroll 5
 	for (unsigned int l = f->levels; l; l--) {
-		uint64_t entry = mv_entry_load(f, (const void *)table, mv_index(f, l, address));
+		uint64_t offset = (uint64_t)mv_index(f, l, address) << f->entry_lg2;
+		uint64_t mapped = mv_sum_first(direct_map + offset);
+		uint64_t entry = mv_entry_load(f, (const void *)(uintptr_t)(mapped + table), 0);
 
 		if (!mv_entry_present(rules, entry))
 			return 0;
@@ -35,7 +37,7 @@ MV_INLINE uint64_t mv_lookup(const struct mv_format *f, const struct mv_rules *r
 			*level = l;
 			return entry;
 		}
-		table = (uintptr_t)mv_entry_table(f, entry) + direct_map;
+		table = mv_entry_table(f, entry);
 	}
 	return 0;
 }

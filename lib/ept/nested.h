@@ -91,48 +91,60 @@ MV_INLINE void mv_nested_make_sieve(const struct mv_format *f2, const struct mv_
 	}
 }
 
-/* Whether an entry that is not to be a table is a page that passes. */
-MV_INLINE bool mv_nested_is_page(const struct mv_format *f2, const struct mv_stage2 *stage2,
-				 const struct mv_nested_sieve *sieve, unsigned int level,
-				 uint64_t entry)
+/* An entry that is not a table: whether it is a page that passes. @path->all and ->any are set. */
+MV_INLINE bool mv_nested_take_page(const struct mv_format *f2, const struct mv_stage2 *stage2,
+				   const struct mv_nested_sieve *sieve, unsigned int level,
+				   uint64_t entry, uint64_t gpa, uint64_t *hpa,
+				   struct mv_stage2_path *path)
 {
-	return mv_entry_is_leaf(f2, &stage2->rules, level, entry) &&
-	       (entry & sieve->page[level]) == sieve->wanted_page &&
-	       !mv_stage2_type_reserved(f2, entry);
+	if (mv_unlikely(!mv_entry_is_leaf(f2, &stage2->rules, level, entry) ||
+			(entry & sieve->page[level]) != sieve->wanted_page ||
+			mv_stage2_type_reserved(f2, entry)))
+		return false;
+	*hpa = mv_entry_page(f2, level, entry) | (gpa & mv_span_mask(f2, level));
+	path->entry = entry;
+	path->level = level;
+	return true;
+}
+
+/* One entry; *table moves to the next. Return: whether it is a table that passes. */
+MV_INLINE bool mv_nested_step(const struct mv_format *f2, const struct mv_stage2 *stage2,
+			      const struct mv_nested_sieve *sieve, unsigned int level, uint64_t gpa,
+			      uint64_t *table, uint64_t *entry, struct mv_stage2_path *path)
+{
+	uint64_t offset = (uint64_t)mv_index(f2, level, gpa) << f2->entry_lg2;
+
+	mv_stage2_read_direct(stage2, *table, offset, entry);
+	path->all &= *entry;
+	path->any |= f2->no_exec ? *entry : 0;
+	*table = mv_entry_table(f2, *entry);
+	return level > 1 && mv_likely((*entry & sieve->table[level]) == sieve->wanted);
 }
 
 /*
- * mv_stage2_translate() by a sieve: of @path, what mv_stage2_attr() looks at is set. Loads acquire,
- * as mv_stage2_read_direct() does.
+ * mv_stage2_translate() by a sieve: of @path, what mv_stage2_attr() looks at is set. Each level
+ * ends in code of its own, for then all shifts are constants.
  */
 MV_INLINE bool mv_nested_translate(const struct mv_format *f2, const struct mv_stage2 *stage2,
 				   const struct mv_nested_sieve *sieve, uint64_t gpa, uint64_t *hpa,
 				   struct mv_stage2_path *path)
 {
-	uint64_t all = ~0ULL, any = 0, entry, table = stage2->root;
+	uint64_t entry, table = stage2->root;
 
 	if (mv_unlikely(gpa >> f2->shift[f2->levels] >> f2->index_lg2[f2->levels]))
 		return false;
-	MV_UNROLL_LEVELS
-	for (unsigned int level = f2->levels; level > 0; level--) {
-		uint64_t at = table + ((uint64_t)mv_index(f2, level, gpa) << f2->entry_lg2);
-
-		entry = __atomic_load_n((const uint64_t *)(stage2->direct_map + at),
-					__ATOMIC_ACQUIRE);
-		all &= entry;
-		any |= f2->no_exec ? entry : 0;
-		table = mv_entry_table(f2, entry);
-		if (level > 1 && mv_likely((entry & sieve->table[level]) == sieve->wanted))
-			continue;
-		if (mv_unlikely(!mv_nested_is_page(f2, stage2, sieve, level, entry)))
-			return false;
-		*hpa = mv_entry_page(f2, level, entry) | (gpa & mv_span_mask(f2, level));
-		*path = (struct mv_stage2_path){
-			.entry = entry, .all = all, .any = any, .level = level
-		};
-		return true;
-	}
-	return false;
+	path->all = ~0ULL;
+	path->any = 0;
+	if (f2->levels > 4 && !mv_nested_step(f2, stage2, sieve, 5, gpa, &table, &entry, path))
+		return false;
+	if (!mv_nested_step(f2, stage2, sieve, 4, gpa, &table, &entry, path))
+		return false;
+	if (!mv_nested_step(f2, stage2, sieve, 3, gpa, &table, &entry, path))
+		return mv_nested_take_page(f2, stage2, sieve, 3, entry, gpa, hpa, path);
+	if (!mv_nested_step(f2, stage2, sieve, 2, gpa, &table, &entry, path))
+		return mv_nested_take_page(f2, stage2, sieve, 2, entry, gpa, hpa, path);
+	mv_nested_step(f2, stage2, sieve, 1, gpa, &table, &entry, path);
+	return mv_nested_take_page(f2, stage2, sieve, 1, entry, gpa, hpa, path);
 }
 
 /**
@@ -159,6 +171,17 @@ struct mv_nested_reading {
 
 /* --- guest frames ------------------------------------------------------------------------- */
 
+/* With a variable of its own, for one whose address is given away lives in memory. */
+MV_INLINE int mv_nested_load_by_call(const struct mv_nested *nested, uint64_t hpa,
+				     unsigned int bytes, uint64_t *entry)
+{
+	uint64_t read = 0;
+	int error = nested->frames.read(nested->frames.ctx, hpa, bytes, &read);
+
+	*entry = read;
+	return error;
+}
+
 /* Acquire: what a guest wrote into a table before it linked it is seen in it. */
 MV_INLINE int mv_nested_load(const struct mv_nested *nested, uint64_t hpa, unsigned int bytes,
 			     uint64_t *entry)
@@ -166,7 +189,7 @@ MV_INLINE int mv_nested_load(const struct mv_nested *nested, uint64_t hpa, unsig
 	const void *at = (const void *)(uintptr_t)(nested->direct_map + hpa);
 
 	if (mv_unlikely(nested->frames.read))
-		return nested->frames.read(nested->frames.ctx, hpa, bytes, entry);
+		return mv_nested_load_by_call(nested, hpa, bytes, entry);
 	if (bytes == 4)
 		*entry = __atomic_load_n((const uint32_t *)at, __ATOMIC_ACQUIRE);
 	else

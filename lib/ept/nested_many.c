@@ -17,9 +17,8 @@
  * @state: of stage 1
  * @gpa:   what stage 2 translates now
  * @table: of stage 2, or the host-physical address once that is found
- * @path:  of stage 2
  * @level: of the leaf, or 0 while stage 1 is under way
- * @user:  that is a user's page: which of two demands is made of stage 2
+ * @user:  that is a user's page: which of two sieves its entries of stage 2 have to pass
  * @alone: left the rank
  * @down:  stage 2 is under way
  */
@@ -27,16 +26,24 @@ struct lane {
 	struct mv_walk_state state;
 	uint64_t gpa;
 	uint64_t table;
-	struct mv_stage2_path path;
 	unsigned int level;
 	bool user;
 	bool alone;
 	bool down;
 };
 
-MV_INLINE void prefetch(const struct mv_nested *nested, uint64_t phys)
+MV_INLINE void prefetch(uint64_t address)
 {
-	__builtin_prefetch((const void *)(uintptr_t)(nested->direct_map + phys));
+	__builtin_prefetch((const void *)(uintptr_t)address);
+}
+
+static void make_sieve(const struct mv_nested *nested, unsigned int access,
+		       struct mv_nested_sieve *sieve)
+{
+	const struct mv_format *f2 = mv_formats[nested->stage2.format];
+	const struct mv_stage2_demand demand = mv_stage2_demand(f2, &nested->stage2, access);
+
+	mv_nested_make_sieve(f2, &nested->stage2, &demand, sieve);
 }
 
 /* --- stage 2 of all lanes -------------------------------------------------------------------- */
@@ -49,78 +56,72 @@ MV_INLINE void start_stage2(const struct mv_format *f2, const struct mv_nested *
 	if (!lane->down)
 		return;
 	lane->table = nested->stage2.root;
-	lane->path.all = ~0ULL;
-	lane->path.any = 0;
 	if (lane->gpa >> f2->shift[f2->levels] >> f2->index_lg2[f2->levels])
 		lane->alone = true;
 }
 
 /* One entry of @level. Where it is a page, lane->table becomes the address. */
 MV_INLINE void step_stage2(const struct mv_format *f2, const struct mv_nested *nested,
-			   const struct mv_stage2_demand *demand, unsigned int level,
+			   const struct mv_nested_sieve *sieve, unsigned int level,
 			   struct lane *lane)
 {
 	const struct mv_stage2 *stage2 = &nested->stage2;
-	int end = mv_stage2_step(f2, mv_stage2_read_direct, stage2, lane->gpa, level, &lane->table,
-				 &lane->path, NULL);
+	uint64_t entry, table = lane->table;
+	struct mv_stage2_path path = { 0 }; /* of no interest, and optimized away */
 
-	if (end == MV_STAGE2_DOWN) {
+	if (mv_nested_step(f2, stage2, sieve, level, lane->gpa, &table, &entry, &path)) {
 		uint64_t index = mv_index(f2, level - 1, lane->gpa);
 
-		__builtin_prefetch((const void *)(uintptr_t)(stage2->direct_map + lane->table +
-							     (index << f2->entry_lg2)));
+		prefetch(stage2->direct_map + (index << f2->entry_lg2) + table);
+		lane->table = table;
 		return;
 	}
 	lane->down = false;
-	if (end != MV_STAGE2_PAGE || !mv_stage2_allows(demand, &lane->path) ||
-	    !mv_stage2_marked(demand, &lane->path)) {
+	if (!mv_nested_take_page(f2, stage2, sieve, level, entry, lane->gpa, &lane->table, &path))
 		lane->alone = true;
-		return;
-	}
-	lane->table =
-		mv_entry_page(f2, level, lane->path.entry) | (lane->gpa & mv_span_mask(f2, level));
-	prefetch(nested, lane->table);
+	else
+		prefetch(nested->direct_map + lane->table);
 }
 
 MV_INLINE void step_all(const struct mv_format *f2, const struct mv_nested *nested,
-			const struct mv_stage2_demand *demands, unsigned int level,
+			const struct mv_nested_sieve *sieves, unsigned int level,
 			struct lane *lanes, unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++)
 		if (lanes[i].down && !lanes[i].alone)
-			step_stage2(f2, nested, &demands[lanes[i].user], level, &lanes[i]);
+			step_stage2(f2, nested, &sieves[lanes[i].user], level, &lanes[i]);
 }
 
 MV_INLINE void walk_format(const struct mv_format *f2, const struct mv_nested *nested,
-			   const struct mv_stage2_demand *demands, bool final, struct lane *lanes,
+			   const struct mv_nested_sieve *sieves, bool final, struct lane *lanes,
 			   unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++)
 		start_stage2(f2, nested, final, &lanes[i]);
 	if (f2->levels > 4)
-		step_all(f2, nested, demands, 5, lanes, count);
-	step_all(f2, nested, demands, 4, lanes, count);
-	step_all(f2, nested, demands, 3, lanes, count);
-	step_all(f2, nested, demands, 2, lanes, count);
-	step_all(f2, nested, demands, 1, lanes, count);
+		step_all(f2, nested, sieves, 5, lanes, count);
+	step_all(f2, nested, sieves, 4, lanes, count);
+	step_all(f2, nested, sieves, 3, lanes, count);
+	step_all(f2, nested, sieves, 2, lanes, count);
+	step_all(f2, nested, sieves, 1, lanes, count);
 }
 
-/* @demands: of lanes at pages of supervisors, and of users. */
-static void walk_stage2(const struct mv_nested *nested, const struct mv_stage2_demand *demands,
+/* @sieves: of lanes at pages of supervisors, and of users. */
+static void walk_stage2(const struct mv_nested *nested, const struct mv_nested_sieve *sieves,
 			bool final, struct lane *lanes, unsigned int count)
 {
 	switch (nested->stage2.format) {
 	case MV_FORMAT_EPT_4L:
-		walk_format(&mv_format_ept_4l, nested, demands, final, lanes, count);
+		walk_format(&mv_format_ept_4l, nested, sieves, final, lanes, count);
 		break;
 	case MV_FORMAT_EPT_5L:
-		walk_format(&mv_format_ept_5l, nested, demands, final, lanes, count);
+		walk_format(&mv_format_ept_5l, nested, sieves, final, lanes, count);
 		break;
 	case MV_FORMAT_NPT_4L:
-		walk_format(&mv_format_npt_4l, nested, demands, final, lanes, count);
+		walk_format(&mv_format_npt_4l, nested, sieves, final, lanes, count);
 		break;
 	default:
-		walk_format(&mv_format_npt_5l, nested, demands, final, lanes, count);
+		walk_format(&mv_format_npt_5l, nested, sieves, final, lanes, count);
 	}
 }
 
@@ -176,15 +177,16 @@ MV_INLINE void step_guest(const struct mv_format *f, const struct mv_nested *nes
 MV_INLINE void walk_guest(const struct mv_format *f, const struct mv_nested *nested,
 			  unsigned int access, struct lane *lanes, unsigned int count)
 {
-	const struct mv_stage2_demand demand = mv_stage2_demand(
-		mv_formats[nested->stage2.format], &nested->stage2, mv_nested_table_access(access));
+	struct mv_nested_sieve sieve;
+
+	make_sieve(nested, mv_nested_table_access(access), &sieve);
 
 	for (unsigned int level = f->levels; level > 0; level--) {
 		if (!is_cached(f, nested, level)) {
 			for (unsigned int i = 0; i < count; i++)
 				if (!lanes[i].level)
 					lanes[i].gpa = mv_walk_entry_gpa(f, &lanes[i].state, level);
-			walk_stage2(nested, &demand, false, lanes, count);
+			walk_stage2(nested, &sieve, false, lanes, count);
 		}
 		for (unsigned int i = 0; i < count; i++)
 			step_guest(f, nested, mv_nested_guest_access(nested, access), level,
@@ -217,18 +219,16 @@ MV_INLINE void walk_lanes(const struct mv_format *f, const struct mv_nested *nes
 			  const uint64_t *gva, unsigned int access, uint64_t *hpa,
 			  unsigned int count)
 {
-	const struct mv_format *f2 = mv_formats[nested->stage2.format];
 	unsigned int final = mv_nested_final_access(access, 0);
-	const struct mv_stage2_demand demands[2] = {
-		mv_stage2_demand(f2, &nested->stage2, final),
-		mv_stage2_demand(f2, &nested->stage2, final | MV_ACCESS_USER),
-	};
+	struct mv_nested_sieve sieves[2];
 	struct lane lanes[LANES];
 
+	make_sieve(nested, final, &sieves[0]);
+	make_sieve(nested, final | MV_ACCESS_USER, &sieves[1]);
 	for (unsigned int i = 0; i < count; i++)
 		begin_lane(f, nested, gva[i], access, &lanes[i]);
 	walk_guest(f, nested, access, lanes, count);
-	walk_stage2(nested, demands, true, lanes, count);
+	walk_stage2(nested, sieves, true, lanes, count);
 	for (unsigned int i = 0; i < count; i++)
 		hpa[i] = lanes[i].alone ? walk_alone(nested, gva[i], access) : lanes[i].table;
 }

@@ -176,13 +176,14 @@ MV_INLINE void found(const struct mv_format *f, const struct mv_stage2 *stage2, 
 }
 
 /* Through either way to the tables. */
-static int read_any(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry)
+static int read_any(const struct mv_stage2 *stage2, uint64_t table, uint64_t offset,
+		    uint64_t *entry)
 {
 	const struct mv_guest_accessor *accessor = &stage2->accessor;
 
 	if (!accessor->read)
-		return mv_stage2_read_direct(stage2, phys, entry);
-	return accessor->read(accessor->ctx, phys, sizeof(*entry), entry);
+		return mv_stage2_read_direct(stage2, table, offset, entry);
+	return accessor->read(accessor->ctx, table + offset, sizeof(*entry), entry);
 }
 
 /* Return: 0, the walk is done; -EAGAIN, it has to start again; what an accessor returned. */

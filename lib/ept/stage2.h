@@ -70,13 +70,17 @@ struct mv_stage2_demand {
 	uint64_t mark_page;
 };
 
-/* Reads the entry at a physical address: 0, or a negative code that ends the walk. */
-typedef int mv_stage2_read_fn(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry);
+/* Reads an entry of a table, @offset bytes into it: 0, or a negative code that ends the walk. */
+typedef int mv_stage2_read_fn(const struct mv_stage2 *stage2, uint64_t table, uint64_t offset,
+			      uint64_t *entry);
 
-MV_INLINE int mv_stage2_read_direct(const struct mv_stage2 *stage2, uint64_t phys, uint64_t *entry)
+MV_INLINE int mv_stage2_read_direct(const struct mv_stage2 *stage2, uint64_t table, uint64_t offset,
+				    uint64_t *entry)
 {
+	uint64_t mapped = mv_sum_first(stage2->direct_map + offset);
+
 	/* Acquire pairs with the release in mv_entry_swap(): a table that is reached is whole. */
-	*entry = __atomic_load_n((const uint64_t *)(stage2->direct_map + phys), __ATOMIC_ACQUIRE);
+	*entry = __atomic_load_n((const uint64_t *)(mapped + table), __ATOMIC_ACQUIRE);
 	return 0;
 }
 
@@ -126,15 +130,16 @@ MV_INLINE int mv_stage2_step(const struct mv_format *f, mv_stage2_read_fn *read,
 			     uint64_t *table, struct mv_stage2_path *path,
 			     struct mv_walk_step *steps)
 {
-	uint64_t phys = *table + ((uint64_t)mv_index(f, level, gpa) << f->entry_lg2);
+	uint64_t offset = (uint64_t)mv_index(f, level, gpa) << f->entry_lg2;
 	uint64_t entry;
-	int error = read(stage2, phys, &entry);
+	int error = read(stage2, *table, offset, &entry);
 
 	if (error)
 		return error;
 	if (steps)
-		steps[f->levels - level] =
-			(struct mv_walk_step){ .gpa = phys, .entry = entry, .level = level };
+		steps[f->levels - level] = (struct mv_walk_step){ .gpa = *table + offset,
+								  .entry = entry,
+								  .level = level };
 	path->entry = entry;
 	path->all &= entry;
 	path->any |= entry;
