@@ -63,18 +63,24 @@ struct mv_shadow_backing {
 /**
  * struct mv_shadow_ops - operations that a shadow calls; each may be NULL
  * @resolve: what stands behind a page; @hva is where this process has it, @access some of
- *           MV_ACCESS_READ, _WRITE, _FETCH. 0; -EAGAIN: not now, the fault ends as RETRY; another
- *           negative code ends the fault with it. Called in a read section: must not sleep.
+ *           MV_ACCESS_READ, _WRITE, _FETCH; none of them for a neighbour that might be used soon:
+ *           then do nothing to bring it in, and any error means no. 0; -EAGAIN: not now, the fault
+ *           ends as RETRY; another negative code ends the fault with it. Called in a read section:
+ *           must not sleep.
  *           NULL: hpa is hva, as in a process, writable, and as large as its alignment allows.
  * @flush:   return when the processors that run the vCPUs of a bitmap (of MV_SHADOW_VCPUS bits, by
  *           mv_shadow_vcpu_number()) use no translation that was taken away before the call;
  *           NULL bitmap: all. May sleep; never called in a read section or with a lock held.
  *           Several may be under way at once. NULL: no processor walks the tables.
+ * @short_of_pages: few are left of the budget: have some thread call mv_shadow_reclaim(), which
+ *           is then told of it again. Called by faults, for the first that notices; must not sleep.
+ *           NULL: faults that find none reclaim by themselves, and wait for the flush.
  */
 struct mv_shadow_ops {
 	int (*resolve)(void *ctx, uint64_t gpa, void *hva, unsigned int access,
 		       struct mv_shadow_backing *backing);
 	void (*flush)(void *ctx, const uint64_t *vcpus);
+	void (*short_of_pages)(void *ctx);
 };
 
 /**
@@ -156,7 +162,8 @@ unsigned int mv_shadow_vcpu_number(const struct mv_shadow_vcpu *vcpu);
  * Context: sleeps; not in a read section; not on a thread that resolves faults.
  * Return: 0; -EINVAL: the guest gets #GP (PDPTEs with reserved bits, a combination that cannot
  * be), the old root stays; -EOPNOTSUPP for what the host cannot shadow: 5-level paging on
- * 4-level tables, EFER.NXE without MV_FEATURE_NX, protection keys, CET; -EFAULT where PDPTEs lie
+ * 4-level tables, EFER.NXE without MV_FEATURE_NX, protection keys, CET (hide them from CPUID: leaf
+ * 7, ECX bits 3, 7 and 31, EDX bit 20); -EFAULT where PDPTEs lie
  * outside memory; -ENOMEM.
  */
 int mv_shadow_load_root(struct mv_shadow_vcpu *vcpu, const struct mv_paging_registers *registers,
@@ -271,6 +278,111 @@ void mv_shadow_flush(struct mv_shadow_vcpu *vcpu, bool global);
 void mv_shadow_guest_wrote(struct mv_shadow *shadow, uint64_t gpa, size_t bytes);
 
 /**
+ * mv_shadow_reclaim() - have pages at hand before faults need them
+ * @shadow: the shadow
+ *
+ * Takes those out of use that no processor and no fault has been through for longest, until an
+ * eighth of the budget is free; one flush for many. A fault takes from these, and waits for
+ * nobody. What the guest still uses comes back with a fault.
+ *
+ * Context: a thread that serves no fault, several are fine; flushes; sleeps; not in a read section.
+ * Return: how many pages came back; 0 where enough are free, or all that are left are in use.
+ */
+unsigned int mv_shadow_reclaim(struct mv_shadow *shadow);
+
+/* --- ranges of guest memory ------------------------------------------------------------------ */
+
+/**
+ * mv_shadow_zap() - take away everything that maps a range of guest pages
+ * @shadow:    the shadow
+ * @first_gpa: aligned to 4 KiB
+ * @last_gpa:  inclusive; the length is a multiple of 4 KiB
+ *
+ * For a VMM whose ops->resolve would give other answers from now on. (What the ledger gives away is
+ * taken without being asked for.) Large pages that reach into the range go whole. When it returns
+ * no processor uses what was there; faults map the pages again.
+ *
+ * Context: any thread; flushes; may sleep; not in a read section.
+ * Return: 0; -EINVAL for a bad range.
+ */
+int mv_shadow_zap(struct mv_shadow *shadow, uint64_t first_gpa, uint64_t last_gpa);
+
+/**
+ * mv_shadow_age() - which pages have been used since they were last asked for?
+ * @shadow:    the shadow
+ * @first_gpa: aligned to 4 KiB
+ * @last_gpa:  inclusive; the length is a multiple of 4 KiB
+ * @bitmap:    one bit a page from @first_gpa on, bit 0 of word 0 first; bits are set, none is
+ *             cleared; a large page is used as a whole. NULL: only clear.
+ * @used:      where not NULL, set to the number of pages used
+ *
+ * Clears accessed bits in all that maps the range. No flush: a processor that holds a translation
+ * may use a page without saying so again, for a while. Good enough to tell hot from cold.
+ *
+ * Context: any thread; takes the lock of one page's record at a time.
+ * Return: 0; -EINVAL for a bad range.
+ */
+int mv_shadow_age(struct mv_shadow *shadow, uint64_t first_gpa, uint64_t last_gpa, uint64_t *bitmap,
+		  uint64_t *used);
+
+/**
+ * mv_shadow_track() - let every write to a range of guest pages be seen
+ * @shadow:    the shadow
+ * @first_gpa: aligned to 4 KiB
+ * @last_gpa:  inclusive; the length is a multiple of 4 KiB
+ *
+ * From the return on such writes end as MV_SHADOW_EMULATE_WRITE, until each call has been taken back
+ * by mv_shadow_untrack(): they are counted, a page at a time. Large pages around are taken apart.
+ *
+ * Context: any thread; flushes; may sleep; not in a read section.
+ * Return: 0; -EINVAL for a bad range; -ENOENT where a page of it is in no region; -EOVERFLOW where
+ * one is tracked 4095 times already. On failure nothing is tracked that was not before.
+ */
+int mv_shadow_track(struct mv_shadow *shadow, uint64_t first_gpa, uint64_t last_gpa);
+
+/**
+ * mv_shadow_untrack() - take one mv_shadow_track() of the same pages back
+ * @shadow:    the shadow
+ * @first_gpa: of a range that is tracked; not necessarily as a whole by one call
+ * @last_gpa:  inclusive
+ *
+ * Context: any thread.
+ */
+void mv_shadow_untrack(struct mv_shadow *shadow, uint64_t first_gpa, uint64_t last_gpa);
+
+/**
+ * mv_shadow_track_dirty() - begin or end to take note of a region's writes
+ * @shadow:    the shadow
+ * @first_gpa: first address of a region
+ * @on:        begin, with no page dirty; or end, and forget
+ *
+ * By write protection: the first write to each page faults, and pages are 4 KiB meanwhile.
+ * Counted are writes of the guest, accessed and dirty flags that faults set in its tables, and what
+ * mv_shadow_guest_wrote() tells; what else the VMM writes it knows itself.
+ *
+ * Context: one thread at a time; flushes; may sleep; not in a read section.
+ * Return: 0; -ENOENT where no such region is.
+ */
+int mv_shadow_track_dirty(struct mv_shadow *shadow, uint64_t first_gpa, bool on);
+
+/**
+ * mv_shadow_harvest() - which pages have been written since they were last reported?
+ * @shadow:    the shadow
+ * @first_gpa: aligned to 4 KiB
+ * @last_gpa:  inclusive; the length is a multiple of 4 KiB
+ * @bitmap:    as in mv_shadow_age(); not NULL
+ * @dirty:     where not NULL, set to the number of dirty pages reported
+ *
+ * Clears, then flushes: when it returns, whoever reads the reported pages finds the writes that made
+ * them dirty; later ones are reported again.
+ *
+ * Context: any thread; may sleep; not in a read section.
+ * Return: 0; -EINVAL for a bad range; -ENOENT where a page of it is not tracked.
+ */
+int mv_shadow_harvest(struct mv_shadow *shadow, uint64_t first_gpa, uint64_t last_gpa,
+		      uint64_t *bitmap, uint64_t *dirty);
+
+/**
  * mv_shadow_walk() - what the processor would find: for software walks and tests
  * @vcpu:    with a root
  * @gva:     any address
@@ -289,6 +401,7 @@ int mv_shadow_walk(struct mv_shadow_vcpu *vcpu, uint64_t gva, struct mv_mapping 
  * @unsyncs:   leaf tables that the guest was let to write to
  * @syncs:     comparisons of a whole table with what was made from it
  * @emulated:  pages' worth of mv_shadow_guest_wrote()
+ * @ahead:     pages that were mapped as neighbours of one that faulted
  * @reclaimed: shadow pages that came back to the pool
  */
 struct mv_shadow_stats {
@@ -297,6 +410,7 @@ struct mv_shadow_stats {
 	uint64_t unsyncs;
 	uint64_t syncs;
 	uint64_t emulated;
+	uint64_t ahead;
 	uint64_t reclaimed;
 };
 
@@ -312,6 +426,31 @@ void mv_shadow_get_stats(const struct mv_shadow *shadow, struct mv_shadow_stats 
  * Context: any thread, as long as the vCPU exists.
  */
 void mv_shadow_vcpu_faults(const struct mv_shadow_vcpu *vcpu, uint64_t faults[MV_SHADOW_KINDS]);
+
+/**
+ * struct mv_shadow_cost - what an address space has cost because it is shadowed
+ * @faults:       that the guest did not bring about itself
+ * @table_writes: of them, writes to tables that had to be emulated
+ * @syncs:        tables compared
+ */
+struct mv_shadow_cost {
+	uint64_t faults;
+	uint64_t table_writes;
+	uint64_t syncs;
+};
+
+/**
+ * mv_shadow_root_cost() - of the root that a vCPU has loaded, since that was made
+ * @vcpu: with a root
+ * @cost: set on success
+ *
+ * Of all vCPUs that had it loaded; of those that have it at this moment up to 64 faults each may
+ * be missing. It begins at 0 again after the root was reclaimed. For mv_choice_update().
+ *
+ * Context: the vCPU's own thread.
+ * Return: 0; -EINVAL without a root.
+ */
+int mv_shadow_root_cost(struct mv_shadow_vcpu *vcpu, struct mv_shadow_cost *cost);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

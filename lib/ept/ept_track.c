@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "../page_report.h"
 #include "ept_internal.h"
 
 static size_t log_bytes(const struct ept_slot *slot)
@@ -22,53 +23,24 @@ static size_t log_bytes(const struct ept_slot *slot)
 /* --- bitmaps ------------------------------------------------------------------------------ */
 
 /**
- * struct report - the caller's bitmap
- * @first_gpa, @last_gpa: what it stands for
- * @bitmap: may be NULL
- * @count:  pages set in it that were not, or all pages told of where it is NULL
- * @found:  whether any was told of
- * @slot:   of dirty leaves: where those of their pages are logged that are not asked for
+ * struct report - what a harvest has to tell, and where it puts the rest
+ * @slot: of dirty leaves: where those of their pages are logged that are not asked for
  */
 struct report {
-	uint64_t first_gpa, last_gpa;
-	uint64_t *bitmap;
-	uint64_t count;
-	bool found;
+	struct mv_page_report pages;
 	struct ept_slot *slot;
 };
-
-static void report_page(struct report *report, uint64_t gpa)
-{
-	uint64_t page = (gpa - report->first_gpa) >> MV_PAGE_SHIFT;
-
-	report->found = true;
-	if (!report->bitmap) {
-		report->count++;
-		return;
-	}
-	if (report->bitmap[page / 64] & MV_BIT(page % 64))
-		return;
-	report->bitmap[page / 64] |= MV_BIT(page % 64);
-	report->count++;
-}
 
 static void report_leaf(void *ctx, const struct mv_mapping *mapping)
 {
 	struct report *report = ctx;
 	uint64_t gpa = mapping->address, last = gpa + (MV_BIT(mapping->page_lg2) - 1);
 
-	if (gpa < report->first_gpa) {
-		if (report->slot)
-			ept_log_pages(report->slot, gpa, report->first_gpa - 1);
-		gpa = report->first_gpa;
-	}
-	if (last > report->last_gpa) {
-		if (report->slot)
-			ept_log_pages(report->slot, report->last_gpa + 1, last);
-		last = report->last_gpa;
-	}
-	for (; gpa < last; gpa += MV_PAGE_SIZE)
-		report_page(report, gpa);
+	if (report->slot && gpa < report->pages.first_gpa)
+		ept_log_pages(report->slot, gpa, report->pages.first_gpa - 1);
+	if (report->slot && last > report->pages.last_gpa)
+		ept_log_pages(report->slot, report->pages.last_gpa + 1, last);
+	mv_report_range(&report->pages, gpa, last);
 }
 
 /* --- ageing ------------------------------------------------------------------------------- */
@@ -81,7 +53,7 @@ static bool has_accessed(const struct mv_ept *ept)
 int mv_ept_age(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, uint64_t *bitmap,
 	       uint64_t *used)
 {
-	struct report report = { first_gpa, last_gpa, bitmap, 0, false, NULL };
+	struct report report = { { first_gpa, last_gpa, bitmap, 0, false }, NULL };
 
 	if (!ept_range_valid(ept, first_gpa, last_gpa))
 		return -EINVAL;
@@ -90,7 +62,7 @@ int mv_ept_age(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, uint64
 	ept_for_each_view(ept, view) mv_engine_harvest(
 		&view->engine, first_gpa, last_gpa, MV_ATTR_ACCESSED, report_leaf, &report, false);
 	if (used)
-		*used = report.count;
+		*used = report.pages.count;
 	return 0;
 }
 
@@ -242,7 +214,7 @@ static void harvest_word(struct mv_ept *ept, struct ept_slot *slot, uint64_t pag
 		uint64_t first = base + ((uint64_t)low << MV_PAGE_SHIFT);
 
 		for (unsigned int i = 0; i < run; i++)
-			report_page(report, first + ((uint64_t)i << MV_PAGE_SHIFT));
+			mv_report_page(&report->pages, first + ((uint64_t)i << MV_PAGE_SHIFT));
 		rearm(ept, (enum mv_ept_track)slot->how, first,
 		      first + ((uint64_t)run << MV_PAGE_SHIFT) - 1);
 		bits &= run + low < 64 ? ~0ULL << (run + low) : 0;
@@ -252,7 +224,7 @@ static void harvest_word(struct mv_ept *ept, struct ept_slot *slot, uint64_t pag
 static void harvest_log(struct mv_ept *ept, struct ept_slot *slot, struct report *report)
 {
 	const struct mv_region *region = slot->region;
-	uint64_t first = report->first_gpa, last = report->last_gpa;
+	uint64_t first = report->pages.first_gpa, last = report->pages.last_gpa;
 
 	if (first < region->first_gpa)
 		first = region->first_gpa;
@@ -274,7 +246,7 @@ static void harvest_log(struct mv_ept *ept, struct ept_slot *slot, struct report
 static void harvest_slot(struct mv_ept *ept, struct ept_slot *slot, struct report *report)
 {
 	const struct mv_region *region = slot->region;
-	uint64_t first = report->first_gpa, last = report->last_gpa;
+	uint64_t first = report->pages.first_gpa, last = report->pages.last_gpa;
 
 	first = first > region->first_gpa ? first : region->first_gpa;
 	last = last < region->last_gpa ? last : region->last_gpa;
@@ -302,7 +274,7 @@ static bool all_tracked(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gp
 int mv_ept_harvest(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, uint64_t *bitmap,
 		   uint64_t *dirty)
 {
-	struct report report = { first_gpa, last_gpa, bitmap, 0, false, NULL };
+	struct report report = { { first_gpa, last_gpa, bitmap, 0, false }, NULL };
 	int error = 0;
 
 	if (!ept_range_valid(ept, first_gpa, last_gpa) || !bitmap)
@@ -316,13 +288,13 @@ int mv_ept_harvest(struct mv_ept *ept, uint64_t first_gpa, uint64_t last_gpa, ui
 			    slot->region->last_gpa >= first_gpa)
 				harvest_slot(ept, slot, &report);
 		}
-		if (report.found)
+		if (report.pages.found)
 			ept_flush(ept, first_gpa, last_gpa);
 	} else {
 		error = -ENOENT;
 	}
 	ept_unlock(ept);
 	if (!error && dirty)
-		*dirty = report.count;
+		*dirty = report.pages.count;
 	return error;
 }

@@ -32,9 +32,8 @@ void shadow_flush(struct mv_shadow *s)
 	if (s->ops.flush)
 		call_flush(s);
 	/* Only raised: of two flushes the later one may be the first to end. */
-	while (flushed < gone &&
-	       !__atomic_compare_exchange_n(&s->flushed, &flushed, gone, false, __ATOMIC_SEQ_CST,
-					    __ATOMIC_SEQ_CST))
+	while (flushed < gone && !__atomic_compare_exchange_n(&s->flushed, &flushed, gone, false,
+							      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		;
 }
 
@@ -166,8 +165,10 @@ void mv_shadow_vcpu_destroy(struct mv_shadow_vcpu *vcpu)
 		return;
 	struct mv_shadow *s = vcpu->shadow;
 
-	if (vcpu->root)
+	if (vcpu->root) {
+		shadow_settle(vcpu);
 		shadow_put_root(s, vcpu->root);
+	}
 	while (vcpu->cached)
 		shadow_give(s, vcpu->cache[--vcpu->cached]);
 	give_number(s, vcpu->number);
@@ -194,6 +195,7 @@ void mv_shadow_get_stats(const struct mv_shadow *shadow, struct mv_shadow_stats 
 		.unsyncs = counted(&shadow->stats.unsyncs),
 		.syncs = counted(&shadow->stats.syncs),
 		.emulated = counted(&shadow->stats.emulated),
+		.ahead = counted(&shadow->stats.ahead),
 		.reclaimed = counted(&shadow->stats.reclaimed),
 	};
 }
@@ -202,4 +204,25 @@ void mv_shadow_vcpu_faults(const struct mv_shadow_vcpu *vcpu, uint64_t faults[MV
 {
 	for (unsigned int kind = 0; kind < MV_SHADOW_KINDS; kind++)
 		faults[kind] = counted(&vcpu->faults[kind]);
+}
+
+void shadow_settle(struct mv_shadow_vcpu *vcpu)
+{
+	struct mv_shadow_cost *cost = &vcpu->root->cost;
+
+	shadow_count(&cost->faults, vcpu->cost.faults);
+	shadow_count(&cost->table_writes, vcpu->cost.table_writes);
+	shadow_count(&cost->syncs, vcpu->cost.syncs);
+	vcpu->cost = (struct mv_shadow_cost){ 0 };
+}
+
+int mv_shadow_root_cost(struct mv_shadow_vcpu *vcpu, struct mv_shadow_cost *cost)
+{
+	if (!vcpu->root)
+		return -EINVAL;
+	shadow_settle(vcpu);
+	cost->faults = counted(&vcpu->root->cost.faults);
+	cost->table_writes = counted(&vcpu->root->cost.table_writes);
+	cost->syncs = counted(&vcpu->root->cost.syncs);
+	return 0;
 }

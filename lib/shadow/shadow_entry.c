@@ -65,8 +65,7 @@ static void clear(struct shadow_page *page, unsigned int index)
 static uint64_t take(struct mv_shadow *s, struct shadow_page *page, unsigned int index,
 		     uint32_t *chain)
 {
-	uint64_t old = __atomic_exchange_n(&page->table[index], SHADOW_CANCELLED,
-					   __ATOMIC_SEQ_CST);
+	uint64_t old = __atomic_exchange_n(&page->table[index], SHADOW_CANCELLED, __ATOMIC_SEQ_CST);
 
 	chain_take(s, chain, shadow_id(s, page, index));
 	clear(page, index);
@@ -143,7 +142,8 @@ static uint64_t leaf_entry(const struct mv_shadow *s, const struct shadow_leaf *
 {
 	unsigned int level = leaf_level(leaf);
 
-	attr |= MV_ATTR_READ | MV_ATTR_ACCESSED | (attr & MV_ATTR_WRITE ? MV_ATTR_DIRTY : 0);
+	attr |= MV_ATTR_READ | (attr & MV_ATTR_WRITE ? MV_ATTR_DIRTY : 0);
+	attr |= leaf->ahead ? 0 : MV_ATTR_ACCESSED;
 	return mv_leaf_bits(s->format, &s->rules, level, attr) |
 	       mv_page_bits(s->format, level, leaf->hpa);
 }
@@ -188,6 +188,8 @@ static void take_leaf(struct mv_shadow *s, struct shadow_page *page, unsigned in
 {
 	uint64_t old = take(s, page, index, &frame->chain);
 
+	if ((old & s->format->accessed) && !(shadow_word(frame) & SHADOW_USED))
+		__atomic_fetch_or(&frame->word, SHADOW_USED, __ATOMIC_RELAXED);
 	if (old & s->format->write)
 		note_write_gone(s, frame, old);
 	else
@@ -238,29 +240,50 @@ static int map_locked(struct mv_shadow *s, const struct shadow_leaf *leaf,
 	if (!reserve(leaf->page, leaf->index, leaf->note))
 		return -EAGAIN;
 	return install(s, leaf->page, leaf->index, entry, &frame->chain, &leaf->origin) ? 0
-										       : -EAGAIN;
+											: -EAGAIN;
 }
 
 /* Whether tables of the guest, or parts of them, keep the page from being mapped in one piece. */
 static bool is_broken_up(const struct shadow_leaf *leaf, const struct shadow_frame *frame)
 {
-	return leaf_level(leaf) > 1 && frame->pages;
+	return leaf_level(leaf) > 1 && (frame->pages || shadow_is_logging(leaf->slot));
+}
+
+/* A first write is logged; what only reads does not get the right to write before. */
+static bool may_write_logged(const struct shadow_leaf *leaf, struct shadow_frame *frame)
+{
+	if (!shadow_is_logging(leaf->slot) || (shadow_word(frame) & SHADOW_DIRTY))
+		return true;
+	if (!leaf->write)
+		return false;
+	__atomic_fetch_or(&frame->word, SHADOW_DIRTY, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+/* What a small page may grant at this moment. Under its lock. */
+static uint32_t allowed(struct mv_shadow *s, const struct shadow_leaf *leaf,
+			struct shadow_frame *frame, bool *tracked)
+{
+	*tracked = false;
+	if (leaf_level(leaf) > 1 || !(leaf->attr & MV_ATTR_WRITE))
+		return leaf->attr;
+	if (shadow_is_tracked(frame) && !(leaf->write && shadow_let_write(s, frame, leaf->note))) {
+		*tracked = leaf->write;
+		return leaf->attr & ~MV_ATTR_WRITE;
+	}
+	return may_write_logged(leaf, frame) ? leaf->attr : leaf->attr & ~MV_ATTR_WRITE;
 }
 
 /* All that has to be asked under the lock: what revokes and trackers do before they take it. */
 static int map_once(struct mv_shadow *s, const struct shadow_leaf *leaf)
 {
 	struct shadow_frame *frame = leaf_frame(s, leaf);
-	uint32_t attr = leaf->attr;
-	bool tracked = false;
 	int error = -EAGAIN;
+	uint32_t attr;
+	bool tracked;
 
 	shadow_lock(s, frame);
-	if (leaf_level(leaf) == 1 && (attr & MV_ATTR_WRITE) && shadow_is_tracked(frame) &&
-	    !(leaf->write && shadow_let_write(s, frame, leaf->note))) {
-		tracked = leaf->write;
-		attr &= ~MV_ATTR_WRITE;
-	}
+	attr = allowed(s, leaf, frame, &tracked);
 	if (sample_holds(s, leaf) && !is_broken_up(leaf, frame))
 		error = map_locked(s, leaf, frame, leaf_entry(s, leaf, attr));
 	shadow_unlock(frame);
@@ -428,6 +451,23 @@ unsigned int shadow_zap_frame(struct mv_shadow *s, struct shadow_frame *frame)
 	count = shadow_zap_locked(s, frame);
 	shadow_unlock(frame);
 	return count;
+}
+
+bool shadow_age_locked(struct mv_shadow *s, struct shadow_frame *frame)
+{
+	uint64_t accessed = s->format->accessed;
+	uint64_t old = 0;
+
+	for (uint32_t id = frame->chain; id; id = link_of(s, id)->next) {
+		uint64_t *entry = &shadow_id_page(s, id)->table[id % SHADOW_ENTRIES];
+
+		if (__atomic_load_n(entry, __ATOMIC_RELAXED) & accessed)
+			old |= __atomic_fetch_and(entry, ~accessed, __ATOMIC_SEQ_CST);
+	}
+	if (!(shadow_word(frame) & SHADOW_USED))
+		return old & accessed;
+	__atomic_fetch_and(&frame->word, ~SHADOW_USED, __ATOMIC_RELAXED);
+	return true;
 }
 
 void shadow_protect_locked(struct mv_shadow *s, struct shadow_frame *frame)

@@ -27,6 +27,7 @@ enum step {
  * @slot:    of the guest page, whose address is @seen.walk.gpa
  * @samples: by level: of the granules that such a page touches
  * @attr:    what the leaf is to grant
+ * @line:    the entry's neighbours
  * @missing: STEP_MAKE: the level of the page
  */
 struct attempt {
@@ -38,6 +39,7 @@ struct attempt {
 	uint64_t samples[SHADOW_SIZES];
 	struct mv_shadow_backing backing;
 	uint32_t attr;
+	struct shadow_line line;
 	struct shadow_plan plan;
 	unsigned int missing;
 };
@@ -87,7 +89,8 @@ MV_INLINE int change_seen(void *ctx, unsigned int step, uint64_t gpa, unsigned i
 			  uint64_t old, uint64_t entry)
 {
 	struct shadow_seen *seen = ctx;
-	void *at = host_address(slot_of(seen, gpa), gpa);
+	const struct shadow_slot *slot = slot_of(seen, gpa);
+	void *at = host_address(slot, gpa);
 	uint32_t old_half = (uint32_t)old;
 	bool changed;
 
@@ -97,7 +100,11 @@ MV_INLINE int change_seen(void *ctx, unsigned int step, uint64_t gpa, unsigned i
 	else
 		changed = __atomic_compare_exchange_n((uint64_t *)at, &old, entry, false,
 						      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-	return changed ? 0 : -EAGAIN;
+	if (!changed)
+		return -EAGAIN;
+	/* After the write: a harvest in between finds it, and reports the page once more. */
+	shadow_log_write(slot, shadow_frame_in(seen->shadow, slot, 1, gpa));
+	return 0;
 }
 
 static const struct mv_walk_reach through_slots = { read_seen, change_seen, false };
@@ -117,9 +124,9 @@ static int walk_guest(struct attempt *a)
 /* --- what the leaf grants -------------------------------------------------------------------- */
 
 /* CR0.WP = 0: a supervisor writes where the guest's entries are read-only. */
-static bool writes_through(const struct attempt *a)
+static bool writes_through(unsigned int access)
 {
-	return (a->access & MV_ACCESS_WRITE) && !mv_access_is_user(a->access);
+	return (access & MV_ACCESS_WRITE) && !mv_access_is_user(access);
 }
 
 /*
@@ -128,17 +135,18 @@ static bool writes_through(const struct attempt *a)
  * which the user faults, and SMEP would no longer see a user page (SDM vol. 3, 4.6). SMAP would
  * not either, and there is no right that stands in for it.
  */
-static bool express_without_wp(const struct attempt *a, uint32_t *attr)
+static bool express_without_wp(const struct mv_shadow_vcpu *vcpu, unsigned int access,
+			       uint32_t *attr)
 {
-	union shadow_role mode = a->vcpu->mode;
+	union shadow_role mode = vcpu->mode;
 
 	if (!(*attr & MV_ATTR_USER)) {
 		*attr |= MV_ATTR_WRITE;
 		return true;
 	}
-	if (!writes_through(a))
+	if (!writes_through(access))
 		return true;
-	if (mode.smap || (mode.smep && !(a->vcpu->shadow->features & MV_FEATURE_NX)))
+	if (mode.smap || (mode.smep && !(vcpu->shadow->features & MV_FEATURE_NX)))
 		return false;
 	*attr = (*attr | MV_ATTR_WRITE) & ~MV_ATTR_USER;
 	if (mode.smep)
@@ -146,36 +154,34 @@ static bool express_without_wp(const struct attempt *a, uint32_t *attr)
 	return true;
 }
 
-/* From the guest's rights. Return: false where the host has no way to say it. */
-static bool choose_rights(struct attempt *a)
+bool shadow_rights(const struct mv_shadow_vcpu *vcpu, unsigned int access, uint32_t granted,
+		   uint32_t *attr)
 {
-	const struct mv_walk *walk = &a->seen.walk;
-	const uint32_t rights = MV_ATTR_WRITE | MV_ATTR_USER | MV_ATTR_EXEC;
-	uint32_t attr = walk->attr & rights;
+	uint32_t made = granted & (MV_ATTR_WRITE | MV_ATTR_USER | MV_ATTR_EXEC);
 
-	if (!a->vcpu->paging.enabled) {
-		a->attr = attr;
-		return true;
+	if (vcpu->paging.enabled) {
+		if (!vcpu->mode.wp && !(made & MV_ATTR_WRITE) &&
+		    !express_without_wp(vcpu, access, &made))
+			return false;
+		/* The first write has to be seen: it sets dirty. */
+		if (!(granted & MV_ATTR_DIRTY))
+			made &= ~MV_ATTR_WRITE;
 	}
-	if (!a->vcpu->mode.wp && !(attr & MV_ATTR_WRITE) && !express_without_wp(a, &attr))
-		return false;
-	/* The first write has to be seen: it sets dirty. */
-	if (!(walk->attr & MV_ATTR_DIRTY))
-		attr &= ~MV_ATTR_WRITE;
-	a->attr = attr;
+	*attr = made;
 	return true;
 }
 
 /* --- what stands behind the page ----------------------------------------------------------- */
 
-static int resolve(const struct attempt *a, struct mv_shadow_backing *backing)
+int shadow_resolve(const struct mv_shadow *s, const struct shadow_slot *slot, uint64_t gpa,
+		   unsigned int access, struct mv_shadow_backing *backing)
 {
-	const struct mv_shadow *s = a->vcpu->shadow;
-	uint64_t gpa = a->seen.walk.gpa & ~(uint64_t)(MV_PAGE_SIZE - 1);
-	void *hva = host_address(a->slot, gpa);
+	void *hva;
 
+	gpa &= ~(uint64_t)(MV_PAGE_SIZE - 1);
+	hva = host_address(slot, gpa);
 	if (s->ops.resolve)
-		return s->ops.resolve(s->ctx, gpa, hva, a->access & MV_ACCESS_KIND, backing);
+		return s->ops.resolve(s->ctx, gpa, hva, access & MV_ACCESS_KIND, backing);
 	backing->hpa = (uintptr_t)hva;
 	backing->page_lg2 = 30;
 	backing->writable = true;
@@ -208,6 +214,8 @@ static unsigned int backed_level(const struct attempt *a, unsigned int level)
 	const struct mv_shadow *s = a->vcpu->shadow;
 	uint64_t gpa = a->seen.walk.gpa;
 
+	if (shadow_is_logging(a->slot))
+		return 1;
 	for (; level > 1; level--) {
 		const struct shadow_frame *frame = shadow_frame_in(s, a->slot, level, gpa);
 		uint64_t differ = (gpa ^ a->backing.hpa) & ~(uint64_t)(MV_PAGE_SIZE - 1);
@@ -311,6 +319,8 @@ static enum step map_leaf(struct attempt *a, struct shadow_page *page,
 	if (mapped < 0)
 		return STEP_AGAIN;
 	outcome->kind = mapped == SHADOW_TRACKED ? MV_SHADOW_EMULATE_WRITE : MV_SHADOW_FIXED;
+	if (outcome->kind == MV_SHADOW_FIXED && level == 1 && !a->plan.key[1].role.direct)
+		shadow_map_ahead(a->vcpu, &a->line, page, leaf.index, a->slot);
 	return STEP_DONE;
 }
 
@@ -339,7 +349,7 @@ static int fix(struct attempt *a, struct mv_shadow_outcome *outcome, enum step *
 	outcome->kind = MV_SHADOW_RETRY;
 	if (!sample_all(a, &level))
 		return 0;
-	error = resolve(a, &a->backing);
+	error = shadow_resolve(a->vcpu->shadow, a->slot, a->seen.walk.gpa, a->access, &a->backing);
 	if (error)
 		return error == -EAGAIN ? 0 : error;
 	if ((a->access & MV_ACCESS_WRITE) && !a->backing.writable) {
@@ -386,12 +396,13 @@ static int attempt(struct attempt *a, struct mv_shadow_outcome *outcome, enum st
 		outcome->kind = MV_SHADOW_INJECT;
 		return 0;
 	}
+	shadow_look_ahead(a->vcpu, &a->seen, &a->line);
 	a->slot = slot_of(&a->seen, a->seen.walk.gpa);
 	if (!a->slot) {
 		outcome->kind = MV_SHADOW_MMIO;
 		return 0;
 	}
-	if (!choose_rights(a)) {
+	if (!shadow_rights(a->vcpu, a->access, a->seen.walk.attr, &a->attr)) {
 		outcome->kind = MV_SHADOW_EMULATE_RIGHTS;
 		return 0;
 	}
@@ -421,6 +432,20 @@ static int resolve_fault(struct attempt *a, struct mv_shadow_outcome *outcome)
 	return 0;
 }
 
+#define SETTLE_EVERY 64 /* faults */
+
+static void count(struct mv_shadow_vcpu *vcpu, enum mv_shadow_kind kind)
+{
+	/* One writer. */
+	__atomic_store_n(&vcpu->faults[kind], vcpu->faults[kind] + 1, __ATOMIC_RELAXED);
+	if (kind == MV_SHADOW_INJECT)
+		return;
+	vcpu->cost.faults++;
+	vcpu->cost.table_writes += kind == MV_SHADOW_EMULATE_WRITE;
+	if (vcpu->cost.faults == SETTLE_EVERY)
+		shadow_settle(vcpu);
+}
+
 int mv_shadow_fault(struct mv_shadow_vcpu *vcpu, uint64_t gva, unsigned int access,
 		    struct mv_shadow_outcome *outcome)
 {
@@ -436,8 +461,7 @@ int mv_shadow_fault(struct mv_shadow_vcpu *vcpu, uint64_t gva, unsigned int acce
 	error = resolve_fault(&a, &made);
 	if (error)
 		return error;
-	/* One writer. */
-	__atomic_store_n(&vcpu->faults[made.kind], vcpu->faults[made.kind] + 1, __ATOMIC_RELAXED);
+	count(vcpu, made.kind);
 	*outcome = made;
 	return 0;
 }

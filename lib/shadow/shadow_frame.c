@@ -79,8 +79,8 @@ static int take_regions(struct mv_shadow *s)
 	for (;;) {
 		unsigned int room = (unsigned int)count;
 
-		s->slots = s->platform.ops->alloc(s->platform.ctx, room * sizeof(*s->slots),
-						  s->node);
+		s->slots =
+			s->platform.ops->alloc(s->platform.ctx, room * sizeof(*s->slots), s->node);
 		if (!s->slots)
 			return -ENOMEM;
 		count = hold_regions(s, room);

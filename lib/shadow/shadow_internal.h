@@ -10,11 +10,14 @@
  *	shadow_reclaim.c	which of them has to go
  *	shadow_plan.c		which shadow pages stand for a walk of the guest's tables
  *	shadow_fault.c		a fault, from the guest's walk to the entry
+ *	shadow_ahead.c		neighbours of the page that a fault was about
  *	shadow_root.c		loads of CR3
  *	shadow_write.c		writes of the guest to its tables, emulated
  *	shadow_sync.c		leaf tables that the guest writes to by itself
+ *	shadow_track.c		who has to see writes; what was written, what was used
  *	shadow_ledger.c		pages that are given away
  *	shadow_walk.c		what a processor would find
+ *	shadow_choice.c		shadow or nested, by what each would cost
  *
  * Chains. An entry that maps a guest page, or links a shadow page, is on the chain of what it leads
  * to, so that it can be found from there. A chain runs through the shadow pages themselves, each
@@ -30,236 +33,8 @@
 
 #include <errno.h>
 
-#include <memvirt/shadow.h>
-
-#include "../format.h"
 #include "../guest_walk.h"
-#include "../region.h"
-
-#define SHADOW_ENTRIES	   512
-#define SHADOW_TABLE_BYTES 4096
-#define SHADOW_FRAMES	   MV_BITS(51, 12) /* of a note: the guest page */
-#define SHADOW_LARGEST	   3		   /* level of the largest page */
-#define SHADOW_SIZES	   (SHADOW_LARGEST + 1)
-
-/*
- * Entries that are not present: being installed, by the one who has the lock of what it is to lead
- * to; and the same, but it does not come about, or is just leaving its chain. The address bits
- * are all ones: no frame stands in a not-present entry (L1TF).
- */
-#define SHADOW_RESERVED	 (SHADOW_FRAMES | MV_BIT(1))
-#define SHADOW_CANCELLED (SHADOW_FRAMES | MV_BIT(1) | MV_BIT(2))
-
-/**
- * struct shadow_frame - what is recorded of a guest page, or of 2 MiB or 1 GiB of them
- * @word:   SHADOW_LOCK and what it counts; changed by compare-exchange
- * @chain:  entries that map it whole, in one piece. Under the lock
- * @pages:  4 KiB: first of the shadow pages that stand for it. Changed under the lock, read in
- *          read sections too. Larger: how many shadow pages stand for tables inside
- * @writes: 4 KiB: raised after each write that the guest makes through us, and before what was
- *          made from the page is looked at again. Atomic
- * @stale:  mv_shadow.gone when a right to write went last: until a flush has passed that, some
- *          processor may still write. Under the lock
- */
-struct shadow_frame {
-	uint32_t word;
-	uint32_t chain;
-	uint32_t pages;
-	uint32_t writes;
-	uint32_t stale;
-};
-
-#define SHADOW_LOCK   0x00000001u
-#define SHADOW_UNSYNC 0x00000002u /* the guest may write: its shadow pages follow at flushes */
-#define SHADOW_TABLE  0x00010000u /* one shadow page of the guest's table here; counts */
-#define SHADOW_TABLES 0xffff0000u
-
-/** struct shadow_link - neighbours in a chain; see shadow_id() */
-struct shadow_link {
-	uint32_t next;
-	uint32_t prev; /* 0: the chain's head points here */
-};
-
-/**
- * union shadow_role - what a shadow page is made for, besides which table
- * @level:    its own, in the host's table
- * @quadrant: which part of the guest's table: 32-bit tables have more entries than ours, and of a
- *            4-level root under a 5-level one each half has its own
- * @top:      stands above the guest's root (or for the PDPTEs, which are registers)
- * @direct:   the base is the first page that it maps: a part of a large guest page
- * @dirty:    of a direct page: the guest's large page is. Without it nothing is writable, also not
- *            for a supervisor with CR0.WP = 0
- * @write, @user, @exec: what the guest's entries above grant; of a direct page: all together
- * @format:   enum mv_format_id of the guest, MV_FORMATS for none
- * @wp, @nxe: CR0.WP, EFER.NXE
- * @smep, @smap: as in CR4 where CR0.WP = 0: user pages may then be disguised as a supervisor's
- * @width, @cpu: struct mv_cpu_model: they decide which bits are reserved
- */
-union shadow_role {
-	uint64_t word;
-	struct {
-		uint64_t level : 3;
-		uint64_t quadrant : 2;
-		uint64_t top : 1;
-		uint64_t direct : 1;
-		uint64_t dirty : 1;
-		uint64_t write : 1;
-		uint64_t user : 1;
-		uint64_t exec : 1;
-		uint64_t format : 4;
-		uint64_t wp : 1;
-		uint64_t nxe : 1;
-		uint64_t smep : 1;
-		uint64_t smap : 1;
-		uint64_t width : 6;
-		uint64_t cpu : 3;
-	};
-};
-
-/**
- * struct shadow_key - which shadow page
- * @base:  guest-physical address of the guest's table; direct: of the first page that is mapped
- * @role:  see above
- * @pdpte: top pages of PAE paging: the four PDPTEs; NULL otherwise
- */
-struct shadow_key {
-	uint64_t base;
-	union shadow_role role;
-	const uint64_t *pdpte;
-};
-
-enum shadow_state {
-	SHADOW_FREE,
-	SHADOW_LIVE,
-	SHADOW_DEAD, /* nobody finds it any more; processors and readers may still be in it */
-};
-
-/**
- * struct shadow_page - one page of tables, and what is known of it
- * @table:   what processors walk; each entry atomic
- * @notes:   by entry, while it leads anywhere: a leaf's guest page, at level 1 in the guest's
- *           entry as it was; a link's shadow page, by number. Written by whoever has reserved
- *           the entry, or under the lock of what it leads to
- * @links:   by entry: its place in the chain of what it leads to; under that lock
- *
- * Constant while it lives: @base, @role, @pdpte, @frame. Numbers and pages belong together for
- * good, so that a reader who is late finds another page, never none.
- * Under the frame's lock: @state, @next (both read without), @parents, @roots.
- * Atomic: @need, @used, @flood. Under pool_lock: @pool.
- *
- * @frame:   of the page that @base is in
- * @next:    in frame->pages
- * @parents: chain of the entries that link it
- * @roots:   vCPUs that have it loaded
- * @need:    a flush has to have passed this before it may be linked (alive) or used again (dead)
- * @used:    a fault came through since the clock passed
- * @flood:   writes to its guest page since a fault came through
- */
-struct shadow_page {
-	uint64_t *table;
-	uint64_t *notes;
-	struct shadow_link *links;
-	uint64_t base;
-	union shadow_role role;
-	uint64_t pdpte[4];
-	struct shadow_frame *frame;
-	uint32_t state;
-	uint32_t next;
-	uint32_t parents;
-	uint32_t roots;
-	uint64_t need;
-	uint32_t used;
-	uint32_t flood;
-	uint32_t pool;
-};
-
-/** struct shadow_slot - a region, held, and its frames by level */
-struct shadow_slot {
-	struct mv_region *region;
-	struct shadow_frame *frames[SHADOW_SIZES];
-};
-
-#define SHADOW_UNSYNCS	    256 /* tables out of sync at once; a power of two */
-#define SHADOW_UNSYNC_TAKEN 1	/* in @table */
-
-/**
- * struct shadow_unsync - a place for a table that is out of sync. Atomic
- * @table: its address and SHADOW_UNSYNC_TAKEN, or 0. Becomes 0 by the owner only
- * @owned: somebody protects it again
- * @quiet: comparisons in a row that found nothing
- */
-struct shadow_unsync {
-	uint64_t table;
-	uint32_t owned;
-	uint32_t quiet;
-};
-
-#define SHADOW_STRAYS 64 /* frames for bases outside all regions; a power of two */
-
-/**
- * struct mv_shadow - a shadow
- *
- * Constant once made: all up to @pages. Atomic: all up to @unsync.
- * Under pool_lock: @free, @unmade (no memory yet), @dead, and page->pool.
- *
- * @gone:    entries that were taken away so far, by number
- * @flushed: that processors have forgotten, at least
- * @split:   the last of @gone that was a part of a larger page of the guest's: an INVLPG has to
- *           reach all parts of a page, but executed by the processor it reaches one
- */
-struct mv_shadow {
-	struct mv_view view;
-	struct mv_memory *memory;
-	struct mv_platform platform;
-	const struct mv_format *format;
-	struct mv_rules rules;
-	struct mv_shadow_ops ops;
-	void *ctx;
-	uint32_t features;
-	int node;
-	uint32_t budget;
-	unsigned int slot_count;
-	unsigned int slot_room;
-	struct shadow_slot *slots; /* by address */
-	struct shadow_frame strays[SHADOW_STRAYS];
-	struct shadow_page *pages; /* by number, from 1 */
-
-	uint64_t gone __attribute__((aligned(64)));
-	uint64_t flushed __attribute__((aligned(64)));
-	uint64_t split;
-	uint32_t hand;
-	uint64_t vcpus[MV_SHADOW_VCPUS / 64];
-	uint64_t running[MV_SHADOW_VCPUS / 64];
-
-	struct mv_shadow_stats stats; /* but for @taken, which is @gone */
-	uint32_t unsync_count __attribute__((aligned(64)));
-	struct shadow_unsync unsync[SHADOW_UNSYNCS];
-
-	uint32_t pool_lock __attribute__((aligned(64)));
-	uint32_t free;
-	uint32_t unmade;
-	uint32_t dead;
-};
-
-#define SHADOW_CACHE MV_LEVEL_MAX /* pages that one fault may need */
-
-/**
- * struct mv_shadow_vcpu - a virtual processor; used by one thread at a time
- * @mode:  the fields of its roles that registers decide
- * @cache: numbers of pages that it has taken to make shadow pages of
- * @copy:  of a table of the guest
- */
-struct mv_shadow_vcpu {
-	struct mv_shadow *shadow;
-	unsigned int number;
-	struct mv_paging paging;
-	union shadow_role mode;
-	struct shadow_page *root; /* NULL before the first load */
-	uint64_t faults[MV_SHADOW_KINDS]; /* written here, read by anyone */
-	unsigned int cached;
-	uint32_t cache[SHADOW_CACHE];
-	uint64_t copy[SHADOW_ENTRIES];
-};
+#include "shadow_types.h"
 
 /* --- the object -------------------------------------------------------------------------- */
 
@@ -313,6 +88,9 @@ MV_INLINE bool shadow_flushed(const struct mv_shadow *s, uint64_t number)
 	return __atomic_load_n(&s->flushed, __ATOMIC_SEQ_CST) >= number;
 }
 
+/* Add what a vCPU has done for its root to what others have. It has one. */
+void shadow_settle(struct mv_shadow_vcpu *vcpu);
+
 /* --- frames --------------------------------------------------------------------------------- */
 
 int shadow_frames_init(struct mv_shadow *s);
@@ -362,7 +140,19 @@ MV_INLINE bool shadow_is_tracked(const struct shadow_frame *frame)
 {
 	uint32_t word = shadow_word(frame);
 
-	return (word & SHADOW_TABLES) && !(word & SHADOW_UNSYNC);
+	return (word & SHADOW_TRACKERS) || ((word & SHADOW_TABLES) && !(word & SHADOW_UNSYNC));
+}
+
+MV_INLINE bool shadow_is_logging(const struct shadow_slot *slot)
+{
+	return __atomic_load_n(&slot->logging, __ATOMIC_SEQ_CST);
+}
+
+/* Guest memory has been written to, other than by a processor that walks the shadow. */
+MV_INLINE void shadow_log_write(const struct shadow_slot *slot, struct shadow_frame *frame)
+{
+	if (mv_unlikely(shadow_is_logging(slot)))
+		__atomic_fetch_or(&frame->word, SHADOW_DIRTY, __ATOMIC_SEQ_CST);
 }
 
 /* Whether some processor may still write to a page whose entries all are read-only by now. */
@@ -469,6 +259,7 @@ struct shadow_origin {
  * @hpa:      of the page
  * @attr:     MV_ATTR_…; without MV_ATTR_WRITE where the page is tracked
  * @write:    the access that is being served writes
+ * @ahead:    no access is being served: the page is mapped for one that may come
  * @origin:   see above
  * @sample:   of the granules' sequences; see shadow_sample()
  */
@@ -480,6 +271,7 @@ struct shadow_leaf {
 	uint64_t hpa;
 	uint32_t attr;
 	bool write;
+	bool ahead;
 	struct shadow_origin origin;
 	uint64_t sample;
 };
@@ -505,6 +297,9 @@ unsigned int shadow_zap_frame(struct mv_shadow *s, struct shadow_frame *frame);
 /* The same, and the right to write only, under the lock. */
 unsigned int shadow_zap_locked(struct mv_shadow *s, struct shadow_frame *frame);
 void shadow_protect_locked(struct mv_shadow *s, struct shadow_frame *frame);
+
+/* Clear all signs that a frame was used, under the lock. Return: whether there were any. */
+bool shadow_age_locked(struct mv_shadow *s, struct shadow_frame *frame);
 
 /* Unlink a page from up to @most parents; under its frame's lock. Return: whether none is left. */
 bool shadow_unlink_locked(struct mv_shadow *s, struct shadow_page *page, unsigned int most);
@@ -557,14 +352,37 @@ unsigned int shadow_bury(struct mv_shadow *s);
 /* Give unused pages back at once. */
 void shadow_give(struct mv_shadow *s, uint32_t number);
 
+/*
+ * The page at an address is about to have writes seen: large pages around it are taken apart, and
+ * stay so until the other call. Return: what to flush up to, or 0. Takes locks.
+ */
+uint64_t shadow_break_up_around(struct mv_shadow *s, uint64_t gpa);
+void shadow_let_grow_around(struct mv_shadow *s, uint64_t gpa);
+
 int shadow_pages_init(struct mv_shadow *s);
 void shadow_pages_finish(struct mv_shadow *s);
 
+#define SHADOW_LOW_LEAST 8
+
+/* Fewer pages in the pool are few; and so many are brought back at once. */
+MV_INLINE uint32_t shadow_low(const struct mv_shadow *s)
+{
+	uint32_t low = s->budget / 16;
+
+	return low > SHADOW_LOW_LEAST ? low : SHADOW_LOW_LEAST;
+}
+
+/* How many are in the pool. */
+uint32_t shadow_left(struct mv_shadow *s);
+
+/* Tell the VMM, once until it has brought some back. Context: no lock. */
+void shadow_tell_short(struct mv_shadow *s);
+
 /*
- * The pool is empty: kill the coldest pages, and bury them. Context: no lock, no read section;
- * sleeps. Return: whether pages came back.
+ * Kill the coldest pages, and bury them. Context: no lock, no read section; sleeps.
+ * Return: how many came back.
  */
-bool shadow_reclaim_now(struct mv_shadow *s);
+unsigned int shadow_reclaim_now(struct mv_shadow *s);
 
 /* --- tables out of sync ----------------------------------------------------------------------- */
 
@@ -615,6 +433,40 @@ unsigned int shadow_leaf_level(const struct mv_shadow *s, const struct mv_walk *
 /* Fill a plan for a walk that was OK, its leaf at level @bottom. */
 void shadow_plan(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *seen, uint64_t gva,
 		 unsigned int bottom, struct shadow_plan *plan);
+
+#define SHADOW_LINE 16 /* entries in a cache line, at most */
+
+/**
+ * struct shadow_line - the entries around the one that a walk ended with
+ * @count:  how many; 0 where there are none to be mapped ahead
+ * @first:  number of the first in the guest's table
+ * @origin: of all of them
+ */
+struct shadow_line {
+	unsigned int count;
+	unsigned int first;
+	struct shadow_origin origin;
+	uint64_t entry[SHADOW_LINE];
+};
+
+/* Read the line of a walk that was OK; touches guest memory. */
+void shadow_look_ahead(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *seen,
+		       struct shadow_line *line);
+
+/* Map those neighbours of an entry of a page that are ready. In a read section. */
+void shadow_map_ahead(struct mv_shadow_vcpu *vcpu, const struct shadow_line *line,
+		      struct shadow_page *page, unsigned int index, const struct shadow_slot *slot);
+
+/*
+ * What a leaf may grant, of what the guest's entries do. Return: false where the host has no way to
+ * say it.
+ */
+bool shadow_rights(const struct mv_shadow_vcpu *vcpu, unsigned int access, uint32_t granted,
+		   uint32_t *attr);
+
+/* What stands behind a page of a slot. In a read section. Return: as ops->resolve. */
+int shadow_resolve(const struct mv_shadow *s, const struct shadow_slot *slot, uint64_t gpa,
+		   unsigned int access, struct mv_shadow_backing *backing);
 
 /* The key of the root of the vCPU's mode. */
 void shadow_root_key(const struct mv_shadow *s, const struct mv_paging *paging,

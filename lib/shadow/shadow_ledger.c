@@ -66,7 +66,7 @@ static void ledger_commit(struct mv_view *view, const struct mv_batch *batch)
 	/* A region that came after us. */
 	if (!slot)
 		return;
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint64_t page_gpa = gpa + ((uint64_t)bit << MV_PAGE_SHIFT);
 
 		for (unsigned int level = 2; level < SHADOW_SIZES; level++)

@@ -32,7 +32,7 @@ static void pool_unlock(struct mv_shadow *s)
 /* A page that had a life before, or the number of one that has no memory yet, or 0. */
 static uint32_t pool_pop(struct mv_shadow *s, bool *fresh)
 {
-	uint32_t number = 0;
+	uint32_t number = 0, left;
 
 	pool_lock(s);
 	*fresh = !s->free;
@@ -43,7 +43,10 @@ static uint32_t pool_pop(struct mv_shadow *s, bool *fresh)
 		number = s->unmade;
 		s->unmade = s->pages[number].pool;
 	}
+	left = s->left -= !!number;
 	pool_unlock(s);
+	if (mv_unlikely(left < shadow_low(s)))
+		shadow_tell_short(s);
 	return number;
 }
 
@@ -53,11 +56,28 @@ static void push(struct mv_shadow *s, uint32_t *head, uint32_t number)
 	*head = number;
 }
 
-void shadow_give(struct mv_shadow *s, uint32_t number)
+/* On one of the two lists of which pages are taken. */
+static void pool_push(struct mv_shadow *s, uint32_t *head, uint32_t number)
 {
 	pool_lock(s);
-	push(s, &s->free, number);
+	push(s, head, number);
+	s->left++;
 	pool_unlock(s);
+}
+
+void shadow_give(struct mv_shadow *s, uint32_t number)
+{
+	pool_push(s, &s->free, number);
+}
+
+uint32_t shadow_left(struct mv_shadow *s)
+{
+	uint32_t left;
+
+	pool_lock(s);
+	left = s->left;
+	pool_unlock(s);
+	return left;
 }
 
 #define RECORD_BYTES (SHADOW_ENTRIES * (sizeof(uint64_t) + sizeof(struct shadow_link)))
@@ -105,7 +125,7 @@ int shadow_pages_init(struct mv_shadow *s)
 	if (!s->pages)
 		return -ENOMEM;
 	for (uint32_t number = s->budget; number > 0; number--)
-		push(s, &s->unmade, number);
+		pool_push(s, &s->unmade, number);
 	return 0;
 }
 
@@ -118,9 +138,7 @@ static int take_page(struct mv_shadow *s, uint32_t *number)
 	if (!taken)
 		return -EAGAIN;
 	if (fresh && furnish(s, &s->pages[taken])) {
-		pool_lock(s);
-		push(s, &s->unmade, taken);
-		pool_unlock(s);
+		pool_push(s, &s->unmade, taken);
 		return -ENOMEM;
 	}
 	*number = taken;
@@ -172,17 +190,14 @@ struct shadow_page *shadow_find(const struct mv_shadow *s, const struct shadow_f
 
 /* --- made ------------------------------------------------------------------------------------ */
 
-/*
- * Large pages around a table of the guest are taken apart: it could not be read-only otherwise.
- * Return: what to flush up to, or 0.
- */
-static uint64_t break_up_around(struct mv_shadow *s, uint64_t base)
+/* It could not be read-only by itself otherwise. */
+uint64_t shadow_break_up_around(struct mv_shadow *s, uint64_t gpa)
 {
-	const struct shadow_slot *slot = shadow_slot_at(s, base);
+	const struct shadow_slot *slot = shadow_slot_at(s, gpa);
 	uint64_t need = 0;
 
 	for (unsigned int level = SHADOW_LARGEST; slot && level > 1; level--) {
-		struct shadow_frame *frame = shadow_frame_in(s, slot, level, base);
+		struct shadow_frame *frame = shadow_frame_in(s, slot, level, gpa);
 
 		shadow_lock(s, frame);
 		frame->pages++;
@@ -194,12 +209,12 @@ static uint64_t break_up_around(struct mv_shadow *s, uint64_t base)
 	return need;
 }
 
-static void let_grow_around(struct mv_shadow *s, uint64_t base)
+void shadow_let_grow_around(struct mv_shadow *s, uint64_t gpa)
 {
-	const struct shadow_slot *slot = shadow_slot_at(s, base);
+	const struct shadow_slot *slot = shadow_slot_at(s, gpa);
 
 	for (unsigned int level = SHADOW_LARGEST; slot && level > 1; level--) {
-		struct shadow_frame *frame = shadow_frame_in(s, slot, level, base);
+		struct shadow_frame *frame = shadow_frame_in(s, slot, level, gpa);
 
 		shadow_lock(s, frame);
 		frame->pages--;
@@ -218,6 +233,7 @@ static void page_init(struct mv_shadow *s, struct shadow_page *page, const struc
 	__atomic_store_n(&page->frame, frame, __ATOMIC_RELAXED);
 	page->parents = 0;
 	page->roots = 0;
+	page->cost = (struct mv_shadow_cost){ 0 };
 	__atomic_store_n(&page->used, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->flood, 0, __ATOMIC_RELAXED);
 	if (shadow_of_table(key->role))
@@ -299,13 +315,13 @@ struct shadow_page *shadow_make(struct mv_shadow_vcpu *vcpu, const struct shadow
 {
 	struct mv_shadow *s = vcpu->shadow;
 	bool counted = shadow_of_table(key->role) && !is_there(s, key), made;
-	uint64_t need = counted ? break_up_around(s, key->base) : 0;
+	uint64_t need = counted ? shadow_break_up_around(s, key->base) : 0;
 	struct shadow_page *page;
 
 	end_unsync(s, key->base, key->role);
 	page = find_or_make(vcpu, key, root, need, &made);
 	if (counted && !made)
-		let_grow_around(s, key->base);
+		shadow_let_grow_around(s, key->base);
 	return page;
 }
 
@@ -379,7 +395,7 @@ bool shadow_kill(struct mv_shadow *s, struct shadow_page *page)
 	unlink_all(s, page, frame);
 	shadow_sweep(s, page);
 	if (shadow_of_table(page->role))
-		let_grow_around(s, page->base);
+		shadow_let_grow_around(s, page->base);
 	/* After all of it: a flush that passes this has it forgotten. */
 	__atomic_store_n(&page->need, shadow_gone(s), __ATOMIC_RELAXED);
 	pool_lock(s);

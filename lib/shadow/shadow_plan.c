@@ -113,8 +113,8 @@ unsigned int shadow_leaf_level(const struct mv_shadow *s, const struct mv_walk *
 	unsigned int level = SHADOW_LARGEST;
 
 	/* A page of 4 MiB is two of ours, paging that is off one of any size. */
-	while (level > 1 && (!(s->rules.leaf_levels >> level & 1) ||
-			     s->format->shift[level] > walk->page_lg2))
+	while (level > 1 &&
+	       (!(s->rules.leaf_levels >> level & 1) || s->format->shift[level] > walk->page_lg2))
 		level--;
 	return level;
 }

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reclaim: the budget is used up, some shadow pages have to go.
+ * Reclaim: the budget is used up, or will be soon, and some shadow pages have to go.
  *
  * A clock goes over all pages by number. It spares once what was used since it passed: a fault came
  * through, or a processor did, which set accessed in an entry that links the page. Pages
  * that nothing links and nobody has loaded are the first to go.
+ *
+ * Pages that go are there for others after a flush and a grace period. So that no fault has to wait
+ * for these, a VMM that is told when few are left brings some back from a thread of its own; only a
+ * fault that finds none at all does it itself.
  *
  * What does not belong here: how a page goes (shadow_page.c).
  */
@@ -29,7 +33,15 @@ static bool was_walked(struct mv_shadow *s, const struct shadow_page *page)
 	return seen & accessed;
 }
 
-/* Whether the clock may take a page; clears the signs of use. */
+/* The same for faults as well; all signs of use are cleared. */
+static bool was_used(struct mv_shadow *s, struct shadow_page *page)
+{
+	bool walked = was_walked(s, page);
+
+	return __atomic_exchange_n(&page->used, 0, __ATOMIC_RELAXED) || walked;
+}
+
+/* Whether the clock may take a page. */
 static bool is_cold(struct mv_shadow *s, struct shadow_page *page, bool linked_too)
 {
 	struct shadow_frame *frame = __atomic_load_n(&page->frame, __ATOMIC_RELAXED);
@@ -40,8 +52,7 @@ static bool is_cold(struct mv_shadow *s, struct shadow_page *page, bool linked_t
 	shadow_lock(s, frame);
 	cold = shadow_lives_on(page, frame) && !page->roots;
 	if (cold && page->parents)
-		cold = linked_too && !was_walked(s, page) &&
-		       !__atomic_exchange_n(&page->used, 0, __ATOMIC_RELAXED);
+		cold = linked_too && !was_used(s, page);
 	shadow_unlock(frame);
 	return cold;
 }
@@ -70,13 +81,32 @@ static unsigned int reclaim(struct mv_shadow *s, unsigned int wanted)
 	return killed;
 }
 
-#define BATCH_LEAST 8
-
-bool shadow_reclaim_now(struct mv_shadow *s)
+unsigned int shadow_reclaim_now(struct mv_shadow *s)
 {
-	uint32_t batch = s->budget / 16;
-
 	/* Many for one flush. */
-	reclaim(s, batch > BATCH_LEAST ? batch : BATCH_LEAST);
+	reclaim(s, shadow_low(s));
 	return shadow_bury(s);
+}
+
+void shadow_tell_short(struct mv_shadow *s)
+{
+	if (s->ops.short_of_pages && !__atomic_exchange_n(&s->told, 1, __ATOMIC_SEQ_CST))
+		s->ops.short_of_pages(s->ctx);
+}
+
+#define ROUNDS 4 /* others may take pages as fast as they come */
+
+unsigned int mv_shadow_reclaim(struct mv_shadow *shadow)
+{
+	unsigned int count = 0, came = 1;
+
+	/* First: who finds pages short from now on tells again. */
+	__atomic_store_n(&shadow->told, 0, __ATOMIC_SEQ_CST);
+	for (unsigned int i = 0; i < ROUNDS && came; i++) {
+		if (shadow_left(shadow) >= 2 * shadow_low(shadow))
+			break;
+		came = shadow_reclaim_now(shadow);
+		count += came;
+	}
+	return count;
 }

@@ -94,8 +94,10 @@ int mv_shadow_load_root(struct mv_shadow_vcpu *vcpu, const struct mv_paging_regi
 	error = get_root(vcpu, &paging, mode, &page);
 	if (error)
 		return error;
-	if (vcpu->root)
+	if (vcpu->root) {
+		shadow_settle(vcpu);
 		shadow_put_root(vcpu->shadow, vcpu->root);
+	}
 	vcpu->paging = paging;
 	vcpu->mode = mode;
 	vcpu->root = page;

@@ -54,7 +54,8 @@ static bool take_place(struct mv_shadow *s, uint64_t gpa)
 
 bool shadow_let_write(struct mv_shadow *s, struct shadow_frame *frame, uint64_t gpa)
 {
-	if (!has_leaf_tables_only(s, frame) || !take_place(s, gpa & SHADOW_FRAMES))
+	if ((shadow_word(frame) & SHADOW_TRACKERS) || !has_leaf_tables_only(s, frame) ||
+	    !take_place(s, gpa & SHADOW_FRAMES))
 		return false;
 	__atomic_fetch_or(&frame->word, SHADOW_UNSYNC, __ATOMIC_SEQ_CST);
 	shadow_count(&s->stats.unsyncs, 1);
@@ -145,6 +146,7 @@ static unsigned int compare_table(struct mv_shadow_vcpu *vcpu, uint64_t gpa)
 	uint32_t number;
 
 	shadow_count(&s->stats.syncs, 1);
+	vcpu->cost.syncs++;
 	/* Before the table is read: who installs from now on has read no older entry. */
 	__atomic_fetch_add(&frame->writes, 1, __ATOMIC_SEQ_CST);
 	/* It may have to be brought in, so not in a read section. */
@@ -227,8 +229,9 @@ static bool own_quiet(struct mv_shadow *s, struct shadow_unsync *place)
 {
 	uint64_t table = place_table(place);
 
-	if (table == UINT64_MAX || (is_unsync(s, table) && __atomic_load_n(&place->quiet,
-							__ATOMIC_RELAXED) < QUIET_ENOUGH))
+	if (table == UINT64_MAX ||
+	    (is_unsync(s, table) &&
+	     __atomic_load_n(&place->quiet, __ATOMIC_RELAXED) < QUIET_ENOUGH))
 		return false;
 	if (__atomic_exchange_n(&place->owned, 1, __ATOMIC_SEQ_CST))
 		return false;

@@ -46,12 +46,14 @@ static bool is_flooded(struct shadow_page *page)
 }
 
 /* A part of one page: bytes @first to @last of it. */
-static void wrote_page(struct mv_shadow *s, struct shadow_frame *frame, unsigned int first,
-		       unsigned int last)
+static void wrote_page(struct mv_shadow *s, const struct shadow_slot *slot, uint64_t gpa,
+		       unsigned int first, unsigned int last)
 {
+	struct shadow_frame *frame = shadow_frame_in(s, slot, 1, gpa);
 	uint32_t number;
 
 	shadow_count(&s->stats.emulated, 1);
+	shadow_log_write(slot, frame);
 	/* Before the entries are looked at: who installs one from now on read the new ones. */
 	__atomic_fetch_add(&frame->writes, 1, __ATOMIC_SEQ_CST);
 	shadow_enter(s);
@@ -78,8 +80,7 @@ void mv_shadow_guest_wrote(struct mv_shadow *shadow, uint64_t gpa, size_t bytes)
 
 		here = here < bytes ? here : bytes;
 		if (slot)
-			wrote_page(shadow, shadow_frame_in(shadow, slot, 1, gpa), first,
-				   first + (unsigned int)here - 1);
+			wrote_page(shadow, slot, gpa, first, first + (unsigned int)here - 1);
 		gpa += here;
 		bytes -= here;
 	}

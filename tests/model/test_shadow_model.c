@@ -18,6 +18,7 @@
 #define WORLD_STEPS 5000
 #define POOL	    24 /* pages that are meant as tables, from 0 */
 #define RECENT	    16
+#define TRACKS	    3 /* ranges that are tracked at once */
 
 /* Bits of entries. */
 #define P  0x001ULL
@@ -34,6 +35,7 @@
  * @mode:   of most vCPUs
  * @root:   page of the table that is most often loaded
  * @recent: addresses to come back to
+ * @tracks: ranges that are tracked: first page, and how many, or 0
  */
 struct world {
 	struct shadow_machine machine;
@@ -42,6 +44,9 @@ struct world {
 	uint64_t root;
 	uint64_t recent[RECENT];
 	unsigned int recents;
+	struct {
+		uint64_t first, pages;
+	} tracks[TRACKS];
 	bool verbose;
 };
 
@@ -341,6 +346,77 @@ static void step_discard(struct world *world)
 	sm_discard(&world->machine, page << 12, 1 + below(world, 2));
 }
 
+/* A range of pages, most of which are in use, in one region. */
+static uint64_t any_range(struct world *world, uint64_t *pages)
+{
+	uint64_t first = percent(world, 70) ? below(world, 2 * POOL) : below(world, SREF_PAGES);
+
+	*pages = 1 + below(world, 32);
+	if (!sref_is_memory(first << 12) || !sref_is_memory((first + *pages - 1) << 12))
+		first = 0;
+	return first;
+}
+
+static void step_track(struct world *world)
+{
+	unsigned int i = (unsigned int)below(world, TRACKS);
+	uint64_t pages, first = any_range(world, &pages);
+
+	if (world->tracks[i].pages) {
+		first = world->tracks[i].first;
+		pages = world->tracks[i].pages;
+		tell(world, "untrack: page %#lx, %lu\n", (long)first, (long)pages);
+		sm_untrack(&world->machine, first, pages);
+		world->tracks[i].pages = 0;
+		return;
+	}
+	tell(world, "track: page %#lx, %lu\n", (long)first, (long)pages);
+	sm_track(&world->machine, first, pages);
+	world->tracks[i].first = first;
+	world->tracks[i].pages = pages;
+}
+
+static void step_log(struct world *world)
+{
+	struct shadow_machine *machine = &world->machine;
+	uint64_t pages, first = any_range(world, &pages);
+	unsigned int region = first << 12 > SREF_HOLE_LAST;
+
+	if (!machine->logged[region] || percent(world, 2)) {
+		tell(world, "log: region %u %d\n", region, !machine->logged[region]);
+		sm_log(machine, region, !machine->logged[region]);
+	} else {
+		tell(world, "harvest: page %#lx, %lu\n", (long)first, (long)pages);
+		sm_harvest(machine, first, pages);
+	}
+}
+
+static void step_range(struct world *world)
+{
+	uint64_t pages, first = any_range(world, &pages);
+
+	switch (below(world, 6)) {
+	case 0:
+		tell(world, "zap: page %#lx, %lu\n", (long)first, (long)pages);
+		sm_zap(&world->machine, first, pages);
+		break;
+	case 1:
+	case 2:
+		tell(world, "age: page %#lx, %lu\n", (long)first, (long)pages);
+		sm_age(&world->machine, first, pages);
+		break;
+	case 3:
+		step_track(world);
+		break;
+	case 4:
+		step_log(world);
+		break;
+	default:
+		tell(world, "reclaim\n");
+		mv_shadow_reclaim(world->machine.shadow);
+	}
+}
+
 /* The log of what words held is full: nobody may remember anything. */
 static void make_room(struct world *world)
 {
@@ -360,8 +436,10 @@ static void step(struct world *world)
 	uint64_t what = below(world, 1000);
 
 	make_room(world);
-	if (what < 680)
+	if (what < 668)
 		step_access(world, vcpu);
+	else if (what < 680)
+		step_range(world);
 	else if (what < 800)
 		step_emulate(world);
 	else if (what < 920)
@@ -417,6 +495,7 @@ static void set_host(struct world *world)
 	machine->tlb = percent(world, 50);
 	world->root = levels_of(world->mode) - 1;
 	world->recents = 0;
+	memset(world->tracks, 0, sizeof(world->tracks));
 }
 
 static void run_world(struct world *world, uint64_t seed, uint64_t number, uint64_t steps)

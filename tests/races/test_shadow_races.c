@@ -22,12 +22,12 @@
 #define ROUNDS 20000
 #define ENOUGH 50 /* writes and drops */
 
-#define PAGES	   1024			 /* of guest memory */
-#define TABLES	   (64 * MV_PAGE_SIZE)	 /* they begin at address 0; then come … */
-#define CHOICES	   (512 * MV_PAGE_SIZE)	 /* … two data pages for each shared address */
-#define SHARED	   24			 /* addresses, each in a leaf table of its own */
-#define SHARED_GVA(i) (0x40000000ULL + ((uint64_t)(i) << 21))
-#define OWN_GVA(v)    (0x100000000ULL + ((uint64_t)(v) << 21)) /* leaf table of one thread */
+#define PAGES		 1024		      /* of guest memory */
+#define TABLES		 (64 * MV_PAGE_SIZE)  /* they begin at address 0; then come … */
+#define CHOICES		 (512 * MV_PAGE_SIZE) /* … two data pages for each shared address */
+#define SHARED		 24		      /* addresses, each in a leaf table of its own */
+#define SHARED_GVA(i)	 (0x40000000ULL + ((uint64_t)(i) << 21))
+#define OWN_GVA(v)	 (0x100000000ULL + ((uint64_t)(v) << 21)) /* leaf table of one thread */
 #define OWN_TABLE_GVA(v) (0x140000000ULL + ((uint64_t)(v) << 21)) /* where it is mapped */
 
 /**
@@ -36,6 +36,8 @@
  * @turn:     by shared address: odd while its entry changes
  * @target:   what it leads to while @turn is even
  * @dropping: by page: being dropped, so nobody may reach it
+ * @written:  by page: writes that have been made
+ * @told:     by page: of them, when a harvest last told of the page
  */
 static struct race {
 	struct guest guest;
@@ -48,9 +50,11 @@ static struct race {
 	uint64_t turn[SHARED];
 	uint64_t target[SHARED];
 	unsigned int dropping[PAGES];
+	uint64_t written[PAGES];
+	uint64_t told[PAGES];
 	unsigned int stop;
 	uint64_t seed;
-	uint64_t hits, faults, writes, drops;
+	uint64_t hits, faults, writes, drops, harvests;
 } race;
 
 /* --- processors ------------------------------------------------------------------------------ */
@@ -82,8 +86,10 @@ static bool use(unsigned int v, uint64_t gva, bool write, uint64_t value, uint64
 		*gpa = hpa - (uintptr_t)race.guest.mem;
 		insist(*gpa < PAGES * MV_PAGE_SIZE);
 		insist(!__atomic_load_n(&race.dropping[*gpa >> 12], __ATOMIC_SEQ_CST));
-		if (write)
+		if (write) {
 			__atomic_store_n((uint64_t *)(uintptr_t)hpa, value, __ATOMIC_RELEASE);
+			__atomic_fetch_add(&race.written[*gpa >> 12], 1, __ATOMIC_SEQ_CST);
+		}
 	}
 	__atomic_fetch_add(&race.count[v], 1, __ATOMIC_SEQ_CST);
 	return through;
@@ -92,6 +98,14 @@ static bool use(unsigned int v, uint64_t gva, bool write, uint64_t value, uint64
 static void store(uint64_t gpa, uint64_t value)
 {
 	__atomic_store_n((uint64_t *)(race.guest.mem + gpa), value, __ATOMIC_RELEASE);
+}
+
+/* On behalf of the guest. */
+static void emulate(uint64_t gpa, uint64_t value)
+{
+	store(gpa, value);
+	mv_shadow_guest_wrote(race.shadow, gpa, sizeof(value));
+	__atomic_fetch_add(&race.written[gpa >> 12], 1, __ATOMIC_SEQ_CST);
 }
 
 /* An access, as often as it takes. Return: what was reached; a write is made in any case. */
@@ -106,8 +120,7 @@ static uint64_t reach(unsigned int v, uint64_t gva, bool write, uint64_t value)
 		insist(!mv_shadow_fault(race.vcpu[v], gva, access, &outcome));
 		__atomic_fetch_add(&race.faults, 1, __ATOMIC_RELAXED);
 		if (outcome.kind == MV_SHADOW_EMULATE_WRITE) {
-			store(outcome.walk.gpa, value);
-			mv_shadow_guest_wrote(race.shadow, outcome.walk.gpa, sizeof(value));
+			emulate(outcome.walk.gpa, value);
 			return outcome.walk.gpa;
 		}
 		insist(outcome.kind == MV_SHADOW_FIXED || outcome.kind == MV_SHADOW_RETRY);
@@ -131,7 +144,7 @@ static void use_shared(unsigned int v, struct chance *chance)
 	unsigned int i = (unsigned int)chance_below(chance, SHARED);
 	uint64_t turn = __atomic_load_n(&race.turn[i], __ATOMIC_SEQ_CST);
 	uint64_t target = __atomic_load_n(&race.target[i], __ATOMIC_SEQ_CST);
-	uint64_t gpa = reach(v, SHARED_GVA(i), false, 0);
+	uint64_t gpa = reach(v, SHARED_GVA(i), chance_one_in(chance, 4), v);
 
 	insist(gpa == choice(i, 0) || gpa == choice(i, 1));
 	if (!(turn & 1) && __atomic_load_n(&race.turn[i], __ATOMIC_SEQ_CST) == turn)
@@ -166,6 +179,7 @@ static void load(unsigned int v)
 static bool others_did_enough(void)
 {
 	return __atomic_load_n(&race.writes, __ATOMIC_RELAXED) >= ENOUGH &&
+	       __atomic_load_n(&race.harvests, __ATOMIC_RELAXED) >= ENOUGH &&
 	       __atomic_load_n(&race.drops, __ATOMIC_RELAXED) >= ENOUGH;
 }
 
@@ -197,8 +211,9 @@ static void *run_writer(void *arg)
 		uint64_t target = choice(i, (unsigned int)chance_below(&chance, 2));
 
 		__atomic_fetch_add(&race.turn[i], 1, __ATOMIC_SEQ_CST);
-		store(race.entry[i], target | PTE_ALL);
-		mv_shadow_guest_wrote(race.shadow, race.entry[i], 8);
+		/* Every other time it is there to be mapped ahead. */
+		emulate(race.entry[i],
+			target | PTE_ALL | (chance_one_in(&chance, 2) ? PTE_A | PTE_D : 0));
 		__atomic_store_n(&race.target[i], target, __ATOMIC_SEQ_CST);
 		__atomic_fetch_add(&race.turn[i], 1, __ATOMIC_SEQ_CST);
 		__atomic_fetch_add(&race.writes, 1, __ATOMIC_RELAXED);
@@ -212,10 +227,10 @@ static void drop(void *ctx, struct mv_batch *batch)
 	uint64_t gpa;
 
 	mv_batch_region_span(batch, NULL, &gpa);
-	mv_batch_for_each_page(batch, bit)
+	mv_batch_for_each_page (batch, bit)
 		__atomic_store_n(&race.dropping[(gpa >> 12) + bit], 1, __ATOMIC_SEQ_CST);
 	sched_yield();
-	mv_batch_for_each_page(batch, bit)
+	mv_batch_for_each_page (batch, bit)
 		__atomic_store_n(&race.dropping[(gpa >> 12) + bit], 0, __ATOMIC_SEQ_CST);
 }
 
@@ -229,6 +244,42 @@ static void *run_revoker(void *arg)
 		insist(!mv_memory_discard(race.guest.memory, gpa, gpa + 2 * MV_PAGE_SIZE - 1, drop,
 					  NULL, NULL));
 		__atomic_fetch_add(&race.drops, 1, __ATOMIC_RELAXED);
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Where a page is not told of, nobody has written there since it was told of last. */
+static void harvest(bool last)
+{
+	uint64_t bitmap[PAGES / 64] = { 0 };
+
+	insist(!mv_shadow_harvest(race.shadow, 0, PAGES * MV_PAGE_SIZE - 1, bitmap, NULL));
+	for (unsigned int page = 0; page < PAGES; page++) {
+		if (bitmap[page / 64] >> page % 64 & 1)
+			race.told[page] = __atomic_load_n(&race.written[page], __ATOMIC_SEQ_CST);
+		else if (last)
+			insist(race.told[page] == race.written[page]);
+	}
+	__atomic_fetch_add(&race.harvests, 1, __ATOMIC_RELAXED);
+}
+
+static void *run_operator(void *arg)
+{
+	struct chance chance = chance_of(race.seed, VCPUS + 2);
+
+	while (!__atomic_load_n(&race.stop, __ATOMIC_RELAXED)) {
+		uint64_t first = chance_below(&chance, 2 * SHARED) * MV_PAGE_SIZE, last;
+
+		first += chance_one_in(&chance, 2) ? CHOICES : 0;
+		last = first + 16 * MV_PAGE_SIZE - 1;
+		insist(!mv_shadow_track(race.shadow, first, last));
+		harvest(false);
+		mv_shadow_age(race.shadow, first, last, NULL, NULL);
+		mv_shadow_untrack(race.shadow, first, last);
+		if (chance_one_in(&chance, 4))
+			insist(!mv_shadow_zap(race.shadow, first, last));
+		mv_shadow_reclaim(race.shadow);
 		sched_yield();
 	}
 	return NULL;
@@ -298,20 +349,27 @@ static void open_race(size_t budget)
 
 static void run_race(size_t budget)
 {
-	pthread_t vcpu[VCPUS], writer, revoker;
+	pthread_t vcpu[VCPUS], writer, revoker, operator;
+	struct mv_shadow_stats stats;
 
 	open_race(budget);
+	assert_int_equal(mv_shadow_track_dirty(race.shadow, 0, true), 0);
 	for (uintptr_t v = 0; v < VCPUS; v++)
 		assert_int_equal(pthread_create(&vcpu[v], NULL, run_vcpu, (void *)v), 0);
 	assert_int_equal(pthread_create(&writer, NULL, run_writer, NULL), 0);
 	assert_int_equal(pthread_create(&revoker, NULL, run_revoker, NULL), 0);
+	assert_int_equal(pthread_create(&operator, NULL, run_operator, NULL), 0);
 	for (unsigned int v = 0; v < VCPUS; v++)
 		pthread_join(vcpu[v], NULL);
 	__atomic_store_n(&race.stop, 1, __ATOMIC_RELAXED);
 	pthread_join(writer, NULL);
 	pthread_join(revoker, NULL);
-	print_message("# %lu hits, %lu faults, %lu writes, %lu drops\n", race.hits, race.faults,
-		      race.writes, race.drops);
+	pthread_join(operator, NULL);
+	harvest(true);
+	mv_shadow_get_stats(race.shadow, &stats);
+	print_message("# %lu hits, %lu faults, %lu writes, %lu drops, %lu harvests, %lu mapped "
+		      "ahead\n",
+		      race.hits, race.faults, race.writes, race.drops, race.harvests, stats.ahead);
 	assert_true(race.writes && race.drops && race.faults > VCPUS);
 	for (unsigned int v = 0; v < VCPUS; v++)
 		mv_shadow_vcpu_destroy(race.vcpu[v]);

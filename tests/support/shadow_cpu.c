@@ -380,6 +380,7 @@ static void hit(struct shadow_machine *machine, struct sm_vcpu *vcpu, struct sm_
 	machine->ref.step++;
 	access->end = SM_DONE;
 	access->gpa = guest_of(machine, hpa, access->kind);
+	sm_note_hit(machine, access->gpa, access->kind & MV_ACCESS_WRITE);
 	judge_hit(machine, vcpu, access);
 	if (!(access->kind & MV_ACCESS_WRITE))
 		return;

@@ -11,6 +11,8 @@ static int resolve(void *ctx, uint64_t gpa, void *hva, unsigned int access,
 {
 	const struct lab *lab = ctx;
 
+	if (!access && lab->on_ahead)
+		lab->on_ahead(gpa);
 	backing->hpa = (uintptr_t)hva;
 	backing->page_lg2 = lab->page_lg2;
 	backing->writable = gpa != lab->write_protected;
@@ -23,8 +25,6 @@ static void flush(void *ctx, const uint64_t *vcpus)
 
 	__atomic_fetch_add(&lab->flushes, 1, __ATOMIC_RELAXED);
 }
-
-static const struct mv_shadow_ops lab_ops = { .resolve = resolve, .flush = flush };
 
 static void choose_registers(struct lab *lab)
 {
@@ -43,6 +43,11 @@ static void choose_registers(struct lab *lab)
 
 void lab_init(struct lab *lab, const struct lab_options *options)
 {
+	const struct mv_shadow_ops ops = {
+		.resolve = resolve,
+		.flush = flush,
+		.short_of_pages = options->short_of_pages,
+	};
 	struct mv_shadow_config config = {
 		.size = sizeof(config),
 		.format = options->host_5l ? MV_FORMAT_X86_5L : MV_FORMAT_X86_4L,
@@ -50,7 +55,7 @@ void lab_init(struct lab *lab, const struct lab_options *options)
 		.maxphyaddr = 52,
 		.node = -1,
 		.page_budget = options->budget ? options->budget : PLENTY,
-		.ops = &lab_ops,
+		.ops = &ops,
 		.ctx = lab,
 	};
 

@@ -22,6 +22,7 @@
  * @page_lg2:   what ops->resolve says
  * @faults:     by kind, so far
  * @flushes:    of ops->flush
+ * @on_ahead:   called when ops->resolve is asked for a neighbour, or NULL
  */
 struct lab {
 	struct guest guest;
@@ -37,12 +38,14 @@ struct lab {
 	unsigned int page_lg2;
 	unsigned int faults[MV_SHADOW_KINDS];
 	unsigned int flushes;
+	void (*on_ahead)(uint64_t gpa);
 };
 
 struct lab_options {
 	enum paged_mode mode;
 	bool host_5l;
 	size_t budget; /* 0: plenty */
+	void (*short_of_pages)(void *ctx);
 };
 
 void lab_init(struct lab *lab, const struct lab_options *options);

@@ -39,6 +39,8 @@ void sm_map(struct shadow_machine *machine)
 	machine->hva = map_place(machine->fd);
 	for (unsigned int i = 0; i < SM_PLACES; i++)
 		machine->place[i] = map_place(machine->fd);
+	machine->seen = calloc(1, SREF_BYTES);
+	insist(machine->seen);
 	sref_init(&machine->ref);
 }
 
@@ -48,6 +50,7 @@ void sm_unmap(struct shadow_machine *machine)
 	for (unsigned int i = 0; i < SM_PLACES; i++)
 		munmap(machine->place[i], SREF_BYTES);
 	close(machine->fd);
+	free(machine->seen);
 	sref_finish(&machine->ref);
 }
 
@@ -197,6 +200,9 @@ int sm_try_open(struct shadow_machine *machine, unsigned int vcpus)
 	memset(machine->mixed, 0, sizeof(machine->mixed));
 	memset(machine->read_only, 0, sizeof(machine->read_only));
 	memset(machine->reachable, 0, sizeof(machine->reachable));
+	memset(machine->logged, 0, sizeof(machine->logged));
+	memset(machine->tracked, 0, sizeof(machine->tracked));
+	memset(machine->used, 0, sizeof(machine->used));
 	error = open_memory(machine);
 	if (!error)
 		error = open_shadow(machine);
@@ -390,8 +396,17 @@ static void drop_page(struct shadow_machine *machine, uint64_t gpa)
 
 	memset(machine->hva + gpa, 0, 4096);
 	sref_write(&machine->ref, gpa, zeros, 4096);
+	/* Nobody wrote there: whoever gives a page away knows. */
+	memset(machine->seen + gpa, 0, 4096);
 	machine->placed[page] = (machine->placed[page] + 1) % SM_PLACES;
 	machine->reachable[page] = false;
+}
+
+void sm_move(struct shadow_machine *machine, uint64_t page)
+{
+	machine->placed[page] = (machine->placed[page] + 1) % SM_PLACES;
+	machine->reachable[page] = false;
+	look_whether_mixed(machine, page >> 9);
 }
 
 static void drop(void *ctx, struct mv_batch *batch)

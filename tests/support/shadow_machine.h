@@ -85,6 +85,10 @@ struct sm_counts {
  * @large:     whether backing may be of 2 MiB
  * @read_only: by page
  * @mixed:     by 2 MiB: its pages lie in several places, or differ in @read_only
+ * @seen:      memory as it was when each page was last harvested, or made zeros
+ * @logged:    by region: writes are to be told of by harvests
+ * @tracked:   by page: so many want to see each write
+ * @used:      by page: a processor walked there, and nobody has asked since
  * @busy:      resolve says -EAGAIN so many times
  * @lenient:   allocations fail: -ENOMEM ends an access, and says so
  */
@@ -102,11 +106,15 @@ struct shadow_machine {
 	struct sref ref;
 	int fd;
 	unsigned char *hva;
+	unsigned char *seen;
 	unsigned char *place[SM_PLACES];
 	uint8_t placed[SREF_PAGES];
 	bool reachable[SREF_PAGES];
 	bool read_only[SREF_PAGES];
 	bool mixed[SREF_BYTES >> 21];
+	bool logged[2];
+	uint16_t tracked[SREF_PAGES];
+	bool used[SREF_PAGES];
 	bool tlb;
 	bool large;
 	bool lenient;
@@ -207,6 +215,23 @@ void sm_discard(struct shadow_machine *machine, uint64_t first_gpa, uint64_t pag
 
 /* Whether pages are read-only for the guest; before it touches them. */
 void sm_set_read_only(struct shadow_machine *machine, uint64_t gpa, bool read_only);
+
+/*
+ * Ranges of pages: taken out of the shadow; asked whether they were used, or written to, which
+ * fails where one that was is not told of; all writes seen, or no more; a region logged, or no more.
+ */
+void sm_zap(struct shadow_machine *machine, uint64_t first_page, uint64_t pages);
+void sm_age(struct shadow_machine *machine, uint64_t first_page, uint64_t pages);
+void sm_harvest(struct shadow_machine *machine, uint64_t first_page, uint64_t pages);
+void sm_track(struct shadow_machine *machine, uint64_t first_page, uint64_t pages);
+void sm_untrack(struct shadow_machine *machine, uint64_t first_page, uint64_t pages);
+void sm_log(struct shadow_machine *machine, unsigned int region, bool on);
+
+/* A page is in another place; whoever has a translation of it must lose that. */
+void sm_move(struct shadow_machine *machine, uint64_t page);
+
+/* For the processor: what it has done to a page. */
+void sm_note_hit(struct shadow_machine *machine, uint64_t gpa, bool write);
 
 /* Compare memory with the reference's: accessed and dirty, too. */
 void sm_compare(struct shadow_machine *machine, uint64_t first_gpa, uint64_t pages);
