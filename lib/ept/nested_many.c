@@ -37,13 +37,30 @@ MV_INLINE void prefetch(uint64_t address)
 	__builtin_prefetch((const void *)(uintptr_t)address);
 }
 
-static void make_sieve(const struct mv_nested *nested, unsigned int access,
-		       struct mv_nested_sieve *sieve)
+MV_INLINE void make_sieve_of(const struct mv_format *f2, const struct mv_nested *nested,
+			     unsigned int access, struct mv_nested_sieve *sieve)
 {
-	const struct mv_format *f2 = mv_formats[nested->stage2.format];
 	const struct mv_stage2_demand demand = mv_stage2_demand(f2, &nested->stage2, access);
 
 	mv_nested_make_sieve(f2, &nested->stage2, &demand, sieve);
+}
+
+static void make_sieve(const struct mv_nested *nested, unsigned int access,
+		       struct mv_nested_sieve *sieve)
+{
+	switch (nested->stage2.format) {
+	case MV_FORMAT_EPT_4L:
+		make_sieve_of(&mv_format_ept_4l, nested, access, sieve);
+		break;
+	case MV_FORMAT_EPT_5L:
+		make_sieve_of(&mv_format_ept_5l, nested, access, sieve);
+		break;
+	case MV_FORMAT_NPT_4L:
+		make_sieve_of(&mv_format_npt_4l, nested, access, sieve);
+		break;
+	default:
+		make_sieve_of(&mv_format_npt_5l, nested, access, sieve);
+	}
 }
 
 /* --- stage 2 of all lanes -------------------------------------------------------------------- */
