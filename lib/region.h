@@ -219,7 +219,21 @@ void mv_batch_wake(const struct mv_batch *batch);
 #define MV_REVOKES_RUNNING 0x0000ffffULL /* at most one a page, and a bracket around each */
 #define MV_REVOKES_ENDED   0x00010000ULL
 
-uint64_t mv_granule_sample(const struct mv_region *region, uint64_t page);
+/* The sequence of the granule that a page of the region is in. */
+static inline uint64_t *mv_granule_sequence(const struct mv_region *region, uint64_t page)
+{
+	return &region->revokes[page / MV_GRANULE_PAGES];
+}
+
+/*
+ * Sequentially consistent, all of them: raise-then-look-at-the-table on one side and
+ * install-then-look-at-the-sequence on the other must not both miss each other.
+ */
+static inline uint64_t mv_granule_sample(const struct mv_region *region, uint64_t page)
+{
+	return __atomic_load_n(mv_granule_sequence(region, page), __ATOMIC_SEQ_CST);
+}
+
 bool mv_granule_changed(const struct mv_region *region, uint64_t page, uint64_t sample);
 void mv_granule_raise(struct mv_region *region, uint64_t page);
 void mv_granule_lower(struct mv_region *region, uint64_t page);

@@ -203,20 +203,6 @@ static bool batch_minus(const struct mv_batch *all, const struct mv_batch *rest,
 
 /* --- the granule's revoke sequence ------------------------------------------------------ */
 
-static uint64_t *granule_sequence(const struct mv_region *region, uint64_t page)
-{
-	return &region->revokes[page / MV_GRANULE_PAGES];
-}
-
-/*
- * Sequentially consistent, all of them: raise-then-look-at-the-table on one side and
- * install-then-look-at-the-sequence on the other must not both miss each other.
- */
-uint64_t mv_granule_sample(const struct mv_region *region, uint64_t page)
-{
-	return __atomic_load_n(granule_sequence(region, page), __ATOMIC_SEQ_CST);
-}
-
 bool mv_granule_changed(const struct mv_region *region, uint64_t page, uint64_t sample)
 {
 	return (sample & MV_REVOKES_RUNNING) || mv_granule_sample(region, page) != sample;
@@ -224,12 +210,12 @@ bool mv_granule_changed(const struct mv_region *region, uint64_t page, uint64_t 
 
 void mv_granule_raise(struct mv_region *region, uint64_t page)
 {
-	__atomic_fetch_add(granule_sequence(region, page), 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(mv_granule_sequence(region, page), 1, __ATOMIC_SEQ_CST);
 }
 
 void mv_granule_lower(struct mv_region *region, uint64_t page)
 {
-	__atomic_fetch_add(granule_sequence(region, page), MV_REVOKES_ENDED - 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(mv_granule_sequence(region, page), MV_REVOKES_ENDED - 1, __ATOMIC_SEQ_CST);
 }
 
 /* --- revoke and grant ------------------------------------------------------------------- */

@@ -12,55 +12,59 @@
  */
 #include "shadow_internal.h"
 
-#define LINE_BYTES 64
+#define LINE_BYTES 64u
 
 static bool is_in(const struct shadow_slot *slot, uint64_t gpa)
 {
 	return gpa >= slot->region->first_gpa && gpa <= slot->region->last_gpa;
 }
 
-/* Where this process has a table that has just been read. */
-static const void *table_at(const struct shadow_seen *seen, uint64_t gpa)
+MV_INLINE uint64_t line_entry(const struct mv_format *f, const void *at, unsigned int i)
 {
-	const struct shadow_slot *slot = seen->slot;
+	return f->entry_lg2 == 2 ? __atomic_load_n((const uint32_t *)at + i, __ATOMIC_ACQUIRE)
+				 : __atomic_load_n((const uint64_t *)at + i, __ATOMIC_ACQUIRE);
+}
 
-	if (!is_in(slot, gpa))
-		slot = shadow_slot_at(seen->shadow, gpa);
-	return slot->region->hva + (gpa - slot->region->first_gpa);
+/* Entries but @own that are present and accessed, as bits, and what they are; often there are none.
+ */
+MV_INLINE unsigned int read_line(const struct mv_format *f, const void *at, unsigned int own,
+				 uint64_t *entry)
+{
+	const uint64_t used = f->present | f->accessed;
+	unsigned int bits = 0;
+
+	for (unsigned int i = 0; i < LINE_BYTES >> f->entry_lg2; i++)
+		bits |= (unsigned int)(!(~line_entry(f, at, i) & used)) << i;
+	bits &= ~(1u << own);
+	/* They may have changed since. */
+	for (unsigned int left = bits; left; left &= left - 1) {
+		unsigned int i = (unsigned int)__builtin_ctz(left);
+
+		entry[i] = line_entry(f, at, i);
+		if (~entry[i] & used)
+			bits &= ~(1u << i);
+	}
+	return bits;
 }
 
 void shadow_look_ahead(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *seen,
 		       struct shadow_line *line)
 {
 	const struct mv_walk *walk = &seen->walk;
-	unsigned int entry_lg2;
-	const void *at;
-	uint64_t gpa;
+	const void *at = (const void *)((uintptr_t)seen->at & ~(uintptr_t)(LINE_BYTES - 1));
+	unsigned int own;
+	bool wide;
 
-	line->count = 0;
+	line->ready = 0;
 	if (!vcpu->paging.enabled || walk->level != 1)
 		return;
-	entry_lg2 = mv_formats[vcpu->paging.format]->entry_lg2;
-	gpa = walk->step[walk->steps - 1].gpa & ~(uint64_t)(LINE_BYTES - 1);
-	line->count = LINE_BYTES >> entry_lg2;
-	line->first = (gpa & (MV_PAGE_SIZE - 1)) >> entry_lg2;
+	wide = mv_formats[vcpu->paging.format]->entry_lg2 == 3;
 	/* Older than the line: who writes to it from now on raises the count. */
 	line->origin = seen->origin[walk->steps - 1];
-	at = table_at(seen, gpa);
-	for (unsigned int i = 0; i < line->count; i++)
-		if (entry_lg2 == 2)
-			line->entry[i] =
-				__atomic_load_n((const uint32_t *)at + i, __ATOMIC_ACQUIRE);
-		else
-			line->entry[i] =
-				__atomic_load_n((const uint64_t *)at + i, __ATOMIC_ACQUIRE);
-}
-
-/* Whether an access would find nothing to be set and nothing to complain of. */
-static bool is_ready(const struct mv_shadow_vcpu *vcpu, const struct mv_format *f, uint64_t entry)
-{
-	return (entry & f->present) && (entry & f->accessed) &&
-	       !mv_entry_reserved(&vcpu->paging.rules, 1, true, entry);
+	own = (walk->step[walk->steps - 1].gpa & (MV_PAGE_SIZE - 1)) >> (wide ? 3 : 2);
+	line->first = own & (SHADOW_ENTRIES - 1) & ~(wide ? 7u : 15u);
+	line->ready = wide ? read_line(&mv_format_x86_4l, at, own & 7, line->entry)
+			   : read_line(&mv_format_x86_32, at, own & 15, line->entry);
 }
 
 /* What the guest's entries grant together; those above by the role that they gave the page. */
@@ -83,7 +87,7 @@ static void map_one(struct mv_shadow_vcpu *vcpu, struct shadow_leaf *leaf, uint6
 	uint64_t gpa = mv_entry_page(f, 1, entry);
 	struct mv_shadow_backing backing;
 
-	if (!is_ready(vcpu, f, entry) || !is_in(leaf->slot, gpa) ||
+	if (mv_entry_reserved(&vcpu->paging.rules, 1, true, entry) || !is_in(leaf->slot, gpa) ||
 	    shadow_load(leaf->page, leaf->index) ||
 	    !shadow_rights(vcpu, MV_ACCESS_READ, granted(f, leaf->page->role, entry), &leaf->attr))
 		return;
@@ -98,20 +102,19 @@ static void map_one(struct mv_shadow_vcpu *vcpu, struct shadow_leaf *leaf, uint6
 }
 
 void shadow_map_ahead(struct mv_shadow_vcpu *vcpu, const struct shadow_line *line,
-		      struct shadow_page *page, unsigned int index, const struct shadow_slot *slot)
+		      struct shadow_page *page, const struct shadow_slot *slot)
 {
-	unsigned int first = line->first & (SHADOW_ENTRIES - 1);
-
-	for (unsigned int i = 0; i < line->count; i++) {
+	for (unsigned int ready = line->ready; ready; ready &= ready - 1) {
+		unsigned int i = (unsigned int)__builtin_ctz(ready);
 		struct shadow_leaf leaf = {
 			.page = page,
-			.index = first + i,
+			.index = line->first + i,
 			.slot = slot,
 			.ahead = true,
 			.origin = line->origin,
+			.zaps = shadow_zaps(vcpu->shadow),
 		};
 
-		if (leaf.index != index)
-			map_one(vcpu, &leaf, line->entry[i]);
+		map_one(vcpu, &leaf, line->entry[i]);
 	}
 }

@@ -82,19 +82,6 @@ static bool origin_holds(const struct shadow_origin *origin)
 	return !origin->frame || shadow_writes(origin->frame) == origin->writes;
 }
 
-struct shadow_page *shadow_child(const struct mv_shadow *s, const struct shadow_page *page,
-				 unsigned int index, uint64_t entry)
-{
-	uint64_t number = shadow_note(page, index);
-	struct shadow_page *child;
-
-	if (!number || number > s->budget)
-		return NULL;
-	child = &s->pages[number];
-	/* The note may be another entry's, a moment earlier or later: the table decides. */
-	return shadow_phys(s, child) == mv_entry_table(s->format, entry) ? child : NULL;
-}
-
 /* Reserve an empty entry of a page that is alive, for what the caller has the lock of. */
 static bool reserve(struct shadow_page *page, unsigned int index, uint64_t note)
 {
@@ -148,8 +135,8 @@ static uint64_t leaf_entry(const struct mv_shadow *s, const struct shadow_leaf *
 	       mv_page_bits(s->format, level, leaf->hpa);
 }
 
-bool shadow_sample(const struct mv_shadow *s, const struct shadow_slot *slot, unsigned int level,
-		   uint64_t gpa, uint64_t *sum)
+bool shadow_sample_large(const struct mv_shadow *s, const struct shadow_slot *slot,
+			 unsigned int level, uint64_t gpa, uint64_t *sum)
 {
 	const struct mv_region *region = slot->region;
 	uint64_t mask = mv_span_mask(s->format, level);
@@ -171,7 +158,8 @@ static bool sample_holds(const struct mv_shadow *s, const struct shadow_leaf *le
 {
 	uint64_t sum;
 
-	return shadow_sample(s, leaf->slot, leaf_level(leaf), leaf->note & SHADOW_FRAMES, &sum) &&
+	return shadow_zaps(s) == leaf->zaps &&
+	       shadow_sample(s, leaf->slot, leaf_level(leaf), leaf->note & SHADOW_FRAMES, &sum) &&
 	       sum == leaf->sample;
 }
 
@@ -283,6 +271,8 @@ static int map_once(struct mv_shadow *s, const struct shadow_leaf *leaf)
 	bool tracked;
 
 	shadow_lock(s, frame);
+	if (frame->chain)
+		__builtin_prefetch(link_of(s, frame->chain), 1);
 	attr = allowed(s, leaf, frame, &tracked);
 	if (sample_holds(s, leaf) && !is_broken_up(leaf, frame))
 		error = map_locked(s, leaf, frame, leaf_entry(s, leaf, attr));

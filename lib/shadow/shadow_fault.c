@@ -26,6 +26,7 @@ enum step {
  * @gva:     without a tag
  * @slot:    of the guest page, whose address is @seen.walk.gpa
  * @samples: by level: of the granules that such a page touches
+ * @zaps:    of the backing
  * @attr:    what the leaf is to grant
  * @line:    the entry's neighbours
  * @missing: STEP_MAKE: the level of the page
@@ -37,6 +38,7 @@ struct attempt {
 	struct shadow_seen seen;
 	const struct shadow_slot *slot;
 	uint64_t samples[SHADOW_SIZES];
+	uint32_t zaps;
 	struct mv_shadow_backing backing;
 	uint32_t attr;
 	struct shadow_line line;
@@ -77,7 +79,7 @@ MV_INLINE int read_seen(void *ctx, unsigned int step, uint64_t gpa, unsigned int
 	frame = shadow_frame_in(seen->shadow, slot, 1, gpa);
 	seen->origin[step].frame = frame;
 	seen->origin[step].writes = shadow_writes(frame);
-	at = host_address(slot, gpa);
+	at = seen->at = host_address(slot, gpa);
 	if (bytes == 4)
 		*entry = __atomic_load_n((const uint32_t *)at, __ATOMIC_ACQUIRE);
 	else
@@ -298,14 +300,13 @@ static uint64_t leaf_note(const struct attempt *a)
 	       mv_walk_marks(mv_formats[a->vcpu->paging.format], true, a->access);
 }
 
-static enum step map_leaf(struct attempt *a, struct shadow_page *page,
-			  struct mv_shadow_outcome *outcome)
+static enum step map_leaf(struct attempt *a, struct shadow_page *page, enum mv_shadow_kind *kind)
 {
 	struct mv_shadow *s = a->vcpu->shadow;
-	unsigned int level = a->plan.bottom;
+	unsigned int level = a->plan.bottom, index = index_at(a, level);
 	struct shadow_leaf leaf = {
 		.page = page,
-		.index = index_at(a, level),
+		.index = index,
 		.slot = a->slot,
 		.note = leaf_note(a),
 		.hpa = a->backing.hpa & ~mv_span_mask(s->format, level),
@@ -313,18 +314,24 @@ static enum step map_leaf(struct attempt *a, struct shadow_page *page,
 		.write = a->access & MV_ACCESS_WRITE,
 		.origin = a->plan.origin[level],
 		.sample = a->samples[level],
+		.zaps = a->zaps,
 	};
-	int mapped = shadow_map(s, &leaf);
+	int mapped;
 
+	/* All at once, rather than one after the other. */
+	__builtin_prefetch(&page->table[index], 1);
+	__builtin_prefetch(&page->notes[index], 1);
+	__builtin_prefetch(&page->links[index], 1);
+	mapped = shadow_map(s, &leaf);
 	if (mapped < 0)
 		return STEP_AGAIN;
-	outcome->kind = mapped == SHADOW_TRACKED ? MV_SHADOW_EMULATE_WRITE : MV_SHADOW_FIXED;
-	if (outcome->kind == MV_SHADOW_FIXED && level == 1 && !a->plan.key[1].role.direct)
-		shadow_map_ahead(a->vcpu, &a->line, page, leaf.index, a->slot);
+	*kind = mapped == SHADOW_TRACKED ? MV_SHADOW_EMULATE_WRITE : MV_SHADOW_FIXED;
+	if (*kind == MV_SHADOW_FIXED && level == 1 && !a->plan.key[1].role.direct)
+		shadow_map_ahead(a->vcpu, &a->line, page, a->slot);
 	return STEP_DONE;
 }
 
-static enum step go_down(struct attempt *a, struct mv_shadow_outcome *outcome)
+static enum step go_down(struct attempt *a, enum mv_shadow_kind *kind)
 {
 	struct shadow_page *page = a->vcpu->root;
 
@@ -334,30 +341,31 @@ static enum step go_down(struct attempt *a, struct mv_shadow_outcome *outcome)
 		if (step != STEP_DONE)
 			return step;
 	}
-	return map_leaf(a, page, outcome);
+	return map_leaf(a, page, kind);
 }
 
 /* --- one attempt ---------------------------------------------------------------------------- */
 
 /* In a read section. */
-static int fix(struct attempt *a, struct mv_shadow_outcome *outcome, enum step *step)
+static int fix(struct attempt *a, enum mv_shadow_kind *kind, enum step *step)
 {
 	unsigned int level = shadow_leaf_level(a->vcpu->shadow, &a->seen.walk);
 	int error;
 
 	*step = STEP_DONE;
-	outcome->kind = MV_SHADOW_RETRY;
+	*kind = MV_SHADOW_RETRY;
 	if (!sample_all(a, &level))
 		return 0;
+	a->zaps = shadow_zaps(a->vcpu->shadow);
 	error = shadow_resolve(a->vcpu->shadow, a->slot, a->seen.walk.gpa, a->access, &a->backing);
 	if (error)
 		return error == -EAGAIN ? 0 : error;
 	if ((a->access & MV_ACCESS_WRITE) && !a->backing.writable) {
-		outcome->kind = MV_SHADOW_MMIO;
+		*kind = MV_SHADOW_MMIO;
 		return 0;
 	}
 	shadow_plan(a->vcpu, &a->seen, a->gva, backed_level(a, level), &a->plan);
-	*step = go_down(a, outcome);
+	*step = go_down(a, kind);
 	return 0;
 }
 
@@ -382,41 +390,42 @@ static int make_missing(struct attempt *a)
 	return 0;
 }
 
-static int attempt(struct attempt *a, struct mv_shadow_outcome *outcome, enum step *step)
+static int attempt(struct attempt *a, enum mv_shadow_kind *kind, enum step *step)
 {
 	int error = walk_guest(a);
 
 	*step = STEP_DONE;
 	if (error) {
-		outcome->kind = MV_SHADOW_RETRY;
+		*kind = MV_SHADOW_RETRY;
 		return error == -EAGAIN ? 0 : error;
 	}
-	outcome->walk = a->seen.walk;
 	if (a->seen.walk.kind != MV_WALK_OK) {
-		outcome->kind = MV_SHADOW_INJECT;
+		*kind = MV_SHADOW_INJECT;
 		return 0;
 	}
 	shadow_look_ahead(a->vcpu, &a->seen, &a->line);
 	a->slot = slot_of(&a->seen, a->seen.walk.gpa);
 	if (!a->slot) {
-		outcome->kind = MV_SHADOW_MMIO;
+		*kind = MV_SHADOW_MMIO;
 		return 0;
 	}
 	if (!shadow_rights(a->vcpu, a->access, a->seen.walk.attr, &a->attr)) {
-		outcome->kind = MV_SHADOW_EMULATE_RIGHTS;
+		*kind = MV_SHADOW_EMULATE_RIGHTS;
 		return 0;
 	}
+	/* Needed last; in no cache, most likely. */
+	__builtin_prefetch(shadow_frame_in(a->vcpu->shadow, a->slot, 1, a->seen.walk.gpa), 1);
 	shadow_enter(a->vcpu->shadow);
-	error = fix(a, outcome, step);
+	error = fix(a, kind, step);
 	shadow_leave(a->vcpu->shadow);
 	return error;
 }
 
-static int resolve_fault(struct attempt *a, struct mv_shadow_outcome *outcome)
+static int resolve_fault(struct attempt *a, enum mv_shadow_kind *kind)
 {
 	for (unsigned int turns = 0; turns < FAULT_ATTEMPTS; turns++) {
 		enum step step;
-		int error = attempt(a, outcome, &step);
+		int error = attempt(a, kind, &step);
 
 		if (error || step == STEP_DONE)
 			return error;
@@ -428,7 +437,7 @@ static int resolve_fault(struct attempt *a, struct mv_shadow_outcome *outcome)
 			shadow_relax(a->vcpu->shadow, turns);
 		}
 	}
-	outcome->kind = MV_SHADOW_RETRY;
+	*kind = MV_SHADOW_RETRY;
 	return 0;
 }
 
@@ -449,7 +458,7 @@ static void count(struct mv_shadow_vcpu *vcpu, enum mv_shadow_kind kind)
 int mv_shadow_fault(struct mv_shadow_vcpu *vcpu, uint64_t gva, unsigned int access,
 		    struct mv_shadow_outcome *outcome)
 {
-	struct mv_shadow_outcome made;
+	enum mv_shadow_kind kind;
 	struct attempt a;
 	int error;
 
@@ -458,10 +467,11 @@ int mv_shadow_fault(struct mv_shadow_vcpu *vcpu, uint64_t gva, unsigned int acce
 	a.vcpu = vcpu;
 	a.access = access & ~MV_ACCESS_NO_UPDATE;
 	a.gva = mv_walk_untag(&vcpu->paging, gva, access);
-	error = resolve_fault(&a, &made);
+	error = resolve_fault(&a, &kind);
 	if (error)
 		return error;
-	count(vcpu, made.kind);
-	*outcome = made;
+	count(vcpu, kind);
+	outcome->kind = kind;
+	outcome->walk = a.seen.walk;
 	return 0;
 }

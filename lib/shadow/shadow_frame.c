@@ -144,10 +144,10 @@ struct shadow_frame *shadow_frame_of_base(struct mv_shadow *s, uint64_t base)
 
 /* --- the lock ------------------------------------------------------------------------------- */
 
-void shadow_lock(const struct mv_shadow *s, struct shadow_frame *frame)
+void shadow_lock_slowly(struct shadow_frame *frame)
 {
-	/* Acquire pairs with the release in shadow_unlock(). */
-	while (__atomic_fetch_or(&frame->word, SHADOW_LOCK, __ATOMIC_ACQUIRE) & SHADOW_LOCK)
+	do
 		while (__atomic_load_n(&frame->word, __ATOMIC_RELAXED) & SHADOW_LOCK)
 			shadow_pause();
+	while (__atomic_fetch_or(&frame->word, SHADOW_LOCK, __ATOMIC_ACQUIRE) & SHADOW_LOCK);
 }

@@ -32,6 +32,7 @@
 #define MV_SHADOW_INTERNAL_H
 
 #include <errno.h>
+#include <string.h>
 
 #include "../guest_walk.h"
 #include "shadow_types.h"
@@ -91,6 +92,12 @@ MV_INLINE bool shadow_flushed(const struct mv_shadow *s, uint64_t number)
 /* Add what a vCPU has done for its root to what others have. It has one. */
 void shadow_settle(struct mv_shadow_vcpu *vcpu);
 
+/* How often backing was declared void. */
+MV_INLINE uint32_t shadow_zaps(const struct mv_shadow *s)
+{
+	return __atomic_load_n(&s->zaps, __ATOMIC_SEQ_CST);
+}
+
 /* --- frames --------------------------------------------------------------------------------- */
 
 int shadow_frames_init(struct mv_shadow *s);
@@ -112,11 +119,20 @@ MV_INLINE struct shadow_frame *shadow_frame_in(const struct mv_shadow *s,
 /* The frame of the 4 KiB page that a base is in; one is shared by others outside all slots. */
 struct shadow_frame *shadow_frame_of_base(struct mv_shadow *s, uint64_t base);
 
+/* Until the lock, which somebody has, is had. */
+void shadow_lock_slowly(struct shadow_frame *frame);
+
 /*
  * Spin until the lock is had. Held for a bounded number of steps, never two at once, and nobody
  * who has one waits for anything: so they may be taken in a read section.
  */
-void shadow_lock(const struct mv_shadow *s, struct shadow_frame *frame);
+MV_INLINE void shadow_lock(const struct mv_shadow *s, struct shadow_frame *frame)
+{
+	/* Acquire pairs with the release in shadow_unlock(). */
+	if (mv_unlikely(__atomic_fetch_or(&frame->word, SHADOW_LOCK, __ATOMIC_ACQUIRE) &
+			SHADOW_LOCK))
+		shadow_lock_slowly(frame);
+}
 
 MV_INLINE void shadow_unlock(struct shadow_frame *frame)
 {
@@ -238,8 +254,19 @@ MV_INLINE uint64_t shadow_phys(const struct mv_shadow *s, const struct shadow_pa
 }
 
 /* What a present link leads to, or NULL where it has just changed. In a read section. */
-struct shadow_page *shadow_child(const struct mv_shadow *s, const struct shadow_page *page,
-				 unsigned int index, uint64_t entry);
+MV_INLINE struct shadow_page *shadow_child(const struct mv_shadow *s,
+					   const struct shadow_page *page, unsigned int index,
+					   uint64_t entry)
+{
+	uint64_t number = shadow_note(page, index);
+	struct shadow_page *child;
+
+	if (!number || number > s->budget)
+		return NULL;
+	child = &s->pages[number];
+	/* The note may be another entry's, a moment earlier or later: the table decides. */
+	return shadow_phys(s, child) == mv_entry_table(s->format, entry) ? child : NULL;
+}
 
 /**
  * struct shadow_origin - the guest's table that an entry is made from, as it was when read
@@ -262,6 +289,7 @@ struct shadow_origin {
  * @ahead:    no access is being served: the page is mapped for one that may come
  * @origin:   see above
  * @sample:   of the granules' sequences; see shadow_sample()
+ * @zaps:     mv_shadow.zaps, before the backing was asked for
  */
 struct shadow_leaf {
 	struct shadow_page *page;
@@ -274,6 +302,7 @@ struct shadow_leaf {
 	bool ahead;
 	struct shadow_origin origin;
 	uint64_t sample;
+	uint32_t zaps;
 };
 
 #define SHADOW_TRACKED 1 /* mapped, but not for the write that was wanted */
@@ -308,8 +337,17 @@ bool shadow_unlink_locked(struct mv_shadow *s, struct shadow_page *page, unsigne
  * The sum of the sequences of the granules that a page of a level touches: it changes whenever one
  * of them does, since they only grow. False where a revoke runs.
  */
-bool shadow_sample(const struct mv_shadow *s, const struct shadow_slot *slot, unsigned int level,
-		   uint64_t gpa, uint64_t *sum);
+bool shadow_sample_large(const struct mv_shadow *s, const struct shadow_slot *slot,
+			 unsigned int level, uint64_t gpa, uint64_t *sum);
+
+MV_INLINE bool shadow_sample(const struct mv_shadow *s, const struct shadow_slot *slot,
+			     unsigned int level, uint64_t gpa, uint64_t *sum)
+{
+	if (level > 1)
+		return shadow_sample_large(s, slot, level, gpa, sum);
+	*sum = mv_granule_sample(slot->region, mv_region_page(slot->region, gpa));
+	return !(*sum & MV_REVOKES_RUNNING);
+}
 
 /* --- pages: found, made, killed ------------------------------------------------------------- */
 
@@ -317,7 +355,12 @@ bool shadow_sample(const struct mv_shadow *s, const struct shadow_slot *slot, un
 struct shadow_page *shadow_find(const struct mv_shadow *s, const struct shadow_frame *frame,
 				const struct shadow_key *key);
 
-bool shadow_has_key(const struct shadow_page *page, const struct shadow_key *key);
+MV_INLINE bool shadow_has_key(const struct shadow_page *page, const struct shadow_key *key)
+{
+	if (page->base != key->base || page->role.word != key->role.word)
+		return false;
+	return mv_likely(!key->pdpte) || !memcmp(page->pdpte, key->pdpte, sizeof(page->pdpte));
+}
 
 /*
  * Take pages until the cache of the vCPU has @wanted. Context: no lock, no read section; may
@@ -407,6 +450,7 @@ void shadow_sync_address(struct mv_shadow_vcpu *vcpu, uint64_t gva);
 struct shadow_seen {
 	struct mv_shadow *shadow;
 	const struct shadow_slot *slot; /* of the last one */
+	const void *at;			/* where the last entry was read */
 	struct shadow_origin origin[MV_LEVEL_MAX];
 	struct mv_walk walk;
 };
@@ -438,12 +482,12 @@ void shadow_plan(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *se
 
 /**
  * struct shadow_line - the entries around the one that a walk ended with
- * @count:  how many; 0 where there are none to be mapped ahead
- * @first:  number of the first in the guest's table
+ * @ready:  those that may be mapped ahead, as bits
+ * @first:  number of the first in a page of ours
  * @origin: of all of them
  */
 struct shadow_line {
-	unsigned int count;
+	unsigned int ready;
 	unsigned int first;
 	struct shadow_origin origin;
 	uint64_t entry[SHADOW_LINE];
@@ -455,7 +499,7 @@ void shadow_look_ahead(const struct mv_shadow_vcpu *vcpu, const struct shadow_se
 
 /* Map those neighbours of an entry of a page that are ready. In a read section. */
 void shadow_map_ahead(struct mv_shadow_vcpu *vcpu, const struct shadow_line *line,
-		      struct shadow_page *page, unsigned int index, const struct shadow_slot *slot);
+		      struct shadow_page *page, const struct shadow_slot *slot);
 
 /*
  * What a leaf may grant, of what the guest's entries do. Return: false where the host has no way to

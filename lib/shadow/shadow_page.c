@@ -170,13 +170,6 @@ int shadow_reserve(struct mv_shadow_vcpu *vcpu, unsigned int wanted)
 
 /* --- found ----------------------------------------------------------------------------------- */
 
-bool shadow_has_key(const struct shadow_page *page, const struct shadow_key *key)
-{
-	if (page->base != key->base || page->role.word != key->role.word)
-		return false;
-	return !key->pdpte || !memcmp(page->pdpte, key->pdpte, sizeof(page->pdpte));
-}
-
 struct shadow_page *shadow_find(const struct mv_shadow *s, const struct shadow_frame *frame,
 				const struct shadow_key *key)
 {

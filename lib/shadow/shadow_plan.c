@@ -18,16 +18,9 @@
  */
 #include "shadow_internal.h"
 
-static const struct mv_format *guest_format(const struct mv_paging *paging)
-{
-	return mv_formats[paging->format];
-}
-
 /* Level of the highest shadow page that stands for a table of the guest. */
-static unsigned int table_levels(const struct mv_paging *paging)
+MV_INLINE unsigned int table_levels(const struct mv_format *f)
 {
-	const struct mv_format *f = guest_format(paging);
-
 	/* The PDPTEs are registers. */
 	return f->id == MV_FORMAT_X86_PAE ? 2 : f->levels;
 }
@@ -48,21 +41,35 @@ static union shadow_role grant(union shadow_role role, uint32_t attr)
 	return role;
 }
 
-/* What an entry of the guest grants, from what those above do. PDPTEs grant everything. */
-static union shadow_role grant_through(union shadow_role role, const struct mv_format *f,
-				       const struct mv_walk_step *step)
+#define ROLE_WRITE  ((union shadow_role){ .write = 1 }.word)
+#define ROLE_USER   ((union shadow_role){ .user = 1 }.word)
+#define ROLE_EXEC   ((union shadow_role){ .exec = 1 }.word)
+#define ROLE_RIGHTS (ROLE_WRITE | ROLE_USER | ROLE_EXEC)
+
+/* All three at once: a fault does this for each level. */
+MV_INLINE uint64_t entry_grants(const struct mv_format *f, uint64_t entry)
 {
-	if (!mv_level_has_rights(f, step->level))
-		return role;
-	role.write &= !!(step->entry & f->write);
-	role.user &= !!(step->entry & f->user);
-	role.exec &= !(step->entry & f->no_exec);
+	uint64_t granted = entry & f->no_exec ? 0 : ROLE_EXEC;
+
+	granted |= entry & f->write ? ROLE_WRITE : 0;
+	granted |= entry & f->user ? ROLE_USER : 0;
+	return granted;
+}
+
+/* What an entry of the guest grants, from what those above do. PDPTEs grant everything. */
+MV_INLINE union shadow_role grant_through(union shadow_role role, const struct mv_format *f,
+					  const struct mv_walk_step *step)
+{
+	uint64_t granted = entry_grants(f, step->entry);
+
+	if (mv_level_has_rights(f, step->level))
+		role.word &= granted | ~ROLE_RIGHTS;
 	return role;
 }
 
 /* Which part of the guest's table a shadow page of a level stands for. */
-static unsigned int quadrant(const struct mv_shadow *s, const struct mv_format *f,
-			     unsigned int level, uint64_t address)
+MV_INLINE unsigned int quadrant(const struct mv_shadow *s, const struct mv_format *f,
+				unsigned int level, uint64_t address)
 {
 	if (f->entry_lg2 == 2)
 		return level == 2 ? address >> 30 & 3 : address >> 21 & 1;
@@ -72,7 +79,7 @@ static unsigned int quadrant(const struct mv_shadow *s, const struct mv_format *
 static void top_key(const struct mv_paging *paging, union shadow_role mode, unsigned int level,
 		    struct shadow_key *key)
 {
-	bool pae = guest_format(paging)->id == MV_FORMAT_X86_PAE;
+	bool pae = paging->format == MV_FORMAT_X86_PAE;
 
 	key->base = paging->root;
 	key->role = grant(mode, MV_ATTR_RIGHTS);
@@ -98,7 +105,7 @@ void shadow_root_key(const struct mv_shadow *s, const struct mv_paging *paging,
 
 	if (!paging->enabled) {
 		direct_key(s, grant(mode, MV_ATTR_RIGHTS), level, 0, key);
-	} else if (table_levels(paging) < level) {
+	} else if (table_levels(mv_formats[paging->format]) < level) {
 		top_key(paging, mode, level, key);
 	} else {
 		key->base = paging->root;
@@ -120,11 +127,11 @@ unsigned int shadow_leaf_level(const struct mv_shadow *s, const struct mv_walk *
 }
 
 /* The tables of the guest that were walked. Return: the level of its leaf. */
-static unsigned int plan_tables(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *seen,
-				struct shadow_plan *plan, union shadow_role *role)
+MV_INLINE unsigned int plan_tables(const struct mv_format *f, const struct mv_shadow_vcpu *vcpu,
+				   const struct shadow_seen *seen, struct shadow_plan *plan,
+				   union shadow_role *role)
 {
 	const struct mv_shadow *s = vcpu->shadow;
-	const struct mv_format *f = guest_format(&vcpu->paging);
 	unsigned int level = 0;
 
 	*role = grant(vcpu->mode, MV_ATTR_RIGHTS);
@@ -132,13 +139,15 @@ static unsigned int plan_tables(const struct mv_shadow_vcpu *vcpu, const struct 
 		const struct mv_walk_step *step = &seen->walk.step[i];
 
 		level = step->level;
-		if (level <= table_levels(&vcpu->paging)) {
+		if (level <= table_levels(f)) {
 			struct shadow_key *key = &plan->key[level];
 
 			key->base = step->gpa & ~(uint64_t)(MV_PAGE_SIZE - 1);
-			key->role = *role;
-			key->role.level = level;
-			key->role.quadrant = quadrant(s, f, level, plan->address);
+			key->role.word = role->word |
+					 (union shadow_role){ .level = level,
+							      .quadrant = quadrant(s, f, level,
+										   plan->address) }
+						 .word;
 			key->pdpte = NULL;
 			plan->origin[level] = seen->origin[i];
 		}
@@ -157,29 +166,55 @@ static void plan_direct(const struct mv_shadow *s, const struct shadow_seen *see
 		direct_key(s, role, level, seen->walk.gpa, &plan->key[level]);
 }
 
+/* The same code for each of the guest's formats, with what is constant of it worked out. */
+MV_INLINE void plan_of(const struct mv_format *f, const struct mv_shadow_vcpu *vcpu,
+		       const struct shadow_seen *seen, struct shadow_plan *plan)
+{
+	union shadow_role role;
+	unsigned int level;
+
+	for (level = table_levels(f) + 1; level <= MV_LEVEL_MAX && level <= plan->top; level++)
+		top_key(&vcpu->paging, vcpu->mode, level, &plan->key[level]);
+	level = plan_tables(f, vcpu, seen, plan, &role);
+	if (level - 1 >= plan->bottom)
+		plan_direct(vcpu->shadow, seen, role, level - 1, plan);
+}
+
+static void plan_paging_off(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *seen,
+			    struct shadow_plan *plan)
+{
+	union shadow_role role = grant(vcpu->mode, MV_ATTR_RIGHTS);
+
+	plan->address = seen->walk.gpa;
+	for (unsigned int level = plan->top; level >= plan->bottom; level--)
+		direct_key(vcpu->shadow, role, level, plan->address, &plan->key[level]);
+}
+
 void shadow_plan(const struct mv_shadow_vcpu *vcpu, const struct shadow_seen *seen, uint64_t gva,
 		 unsigned int bottom, struct shadow_plan *plan)
 {
 	const struct mv_shadow *s = vcpu->shadow;
-	const struct mv_paging *paging = &vcpu->paging;
-	unsigned int width = mv_format_width(s->format);
-	union shadow_role role;
-	unsigned int level;
 
 	plan->top = s->format->levels;
 	plan->bottom = bottom;
-	for (level = 1; level <= plan->top; level++)
+	for (unsigned int level = 1; level <= plan->top; level++)
 		plan->origin[level].frame = NULL;
-	if (!paging->enabled) {
-		plan->address = seen->walk.gpa;
-		role = grant(vcpu->mode, MV_ATTR_RIGHTS);
-		for (level = plan->top; level >= bottom; level--)
-			direct_key(s, role, level, plan->address, &plan->key[level]);
+	if (!vcpu->paging.enabled) {
+		plan_paging_off(vcpu, seen, plan);
 		return;
 	}
-	plan->address = gva & (MV_BIT(width) - 1);
-	for (level = plan->top; level > table_levels(paging); level--)
-		top_key(paging, vcpu->mode, level, &plan->key[level]);
-	level = plan_tables(vcpu, seen, plan, &role);
-	plan_direct(s, seen, role, level - 1, plan);
+	plan->address = gva & (MV_BIT(mv_format_width(s->format)) - 1);
+	switch (vcpu->paging.format) {
+	case MV_FORMAT_X86_4L:
+		plan_of(&mv_format_x86_4l, vcpu, seen, plan);
+		break;
+	case MV_FORMAT_X86_5L:
+		plan_of(&mv_format_x86_5l, vcpu, seen, plan);
+		break;
+	case MV_FORMAT_X86_PAE:
+		plan_of(&mv_format_x86_pae, vcpu, seen, plan);
+		break;
+	default: /* 32 bits: large pages are the walk's concern */
+		plan_of(&mv_format_x86_32, vcpu, seen, plan);
+	}
 }

@@ -34,6 +34,16 @@ static bool has_leaf_tables_only(const struct mv_shadow *s, const struct shadow_
 	return true;
 }
 
+static uint64_t *taken_word(struct mv_shadow *s, const struct shadow_unsync *place)
+{
+	return &s->unsync_taken[(place - s->unsync) / 64];
+}
+
+static uint64_t taken_bit(const struct mv_shadow *s, const struct shadow_unsync *place)
+{
+	return MV_BIT((place - s->unsync) % 64);
+}
+
 static bool take_place(struct mv_shadow *s, uint64_t gpa)
 {
 	unsigned int start = gpa >> MV_PAGE_SHIFT & (SHADOW_UNSYNCS - 1);
@@ -45,7 +55,9 @@ static bool take_place(struct mv_shadow *s, uint64_t gpa)
 		if (__atomic_compare_exchange_n(&place->table, &none, gpa | SHADOW_UNSYNC_TAKEN,
 						false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
 			__atomic_store_n(&place->quiet, 0, __ATOMIC_RELAXED);
-			__atomic_fetch_add(&s->unsync_count, 1, __ATOMIC_SEQ_CST);
+			/* Before the guest may write: who is told of its write finds the place. */
+			__atomic_fetch_or(taken_word(s, place), taken_bit(s, place),
+					  __ATOMIC_SEQ_CST);
 			return true;
 		}
 	}
@@ -101,26 +113,30 @@ static uint64_t copied_entry(const struct shadow_page *page, const uint64_t *cop
  * Take away what was made from another entry than the one that is there now. What is being
  * installed at this moment has no note yet: it does not come about.
  */
-static unsigned int compare_entry(struct mv_shadow *s, struct shadow_page *page,
-				  const uint64_t *copy, unsigned int index)
+MV_INLINE unsigned int compare_entry(struct mv_shadow *s, struct shadow_page *page,
+				     uint64_t present, unsigned int index, uint64_t now)
 {
-	uint64_t entry = __atomic_load_n(&page->table[index], __ATOMIC_SEQ_CST);
+	uint64_t entry = shadow_load(page, index);
 
 	if (!entry)
 		return 0;
-	if (shadow_present(s, entry) && shadow_note(page, index) == copied_entry(page, copy, index))
+	if (mv_likely((entry & present) && shadow_note(page, index) == now))
 		return 0;
 	shadow_zap(s, page, index);
 	return 1;
 }
 
 static unsigned int compare_page(struct mv_shadow *s, struct shadow_page *page,
-				 const uint64_t *copy, unsigned int first, unsigned int last)
+				 const uint64_t *copy)
 {
+	const bool wide = mv_formats[page->role.format]->entry_lg2 == 3;
+	const uint64_t present = s->format->present;
 	unsigned int changed = 0;
 
-	for (unsigned int index = first; index <= last; index++)
-		changed += compare_entry(s, page, copy, index);
+	for (unsigned int index = 0; wide && index < SHADOW_ENTRIES; index++)
+		changed += compare_entry(s, page, present, index, copy[index]);
+	for (unsigned int index = 0; !wide && index < SHADOW_ENTRIES; index++)
+		changed += compare_entry(s, page, present, index, copied_entry(page, copy, index));
 	return changed;
 }
 
@@ -155,8 +171,7 @@ static unsigned int compare_table(struct mv_shadow_vcpu *vcpu, uint64_t gpa)
 	number = __atomic_load_n(&frame->pages, __ATOMIC_SEQ_CST);
 	for (; number; number = __atomic_load_n(&s->pages[number].next, __ATOMIC_SEQ_CST))
 		if (is_leaf_table(&s->pages[number]))
-			changed += compare_page(s, &s->pages[number], vcpu->copy, 0,
-						SHADOW_ENTRIES - 1);
+			changed += compare_page(s, &s->pages[number], vcpu->copy);
 	shadow_leave(s);
 	return changed;
 }
@@ -179,7 +194,8 @@ static void compare_address(struct mv_shadow_vcpu *vcpu, uint64_t gpa, uint64_t 
 		struct shadow_page *page = &s->pages[number];
 
 		if (is_leaf_table(page) && index_of(page, gva, &index))
-			compare_entry(s, page, vcpu->copy, index);
+			compare_entry(s, page, s->format->present, index,
+				      copied_entry(page, vcpu->copy, index));
 	}
 	shadow_leave(s);
 }
@@ -206,8 +222,9 @@ static bool is_unsync(struct mv_shadow *s, uint64_t gpa)
 
 static void give_place(struct mv_shadow *s, struct shadow_unsync *place)
 {
+	/* First, or it would be the next one's. */
+	__atomic_fetch_and(taken_word(s, place), ~taken_bit(s, place), __ATOMIC_SEQ_CST);
 	__atomic_store_n(&place->table, 0, __ATOMIC_SEQ_CST);
-	__atomic_fetch_sub(&s->unsync_count, 1, __ATOMIC_SEQ_CST);
 	/* Last: who has the place owns it. */
 	__atomic_store_n(&place->owned, 0, __ATOMIC_SEQ_CST);
 }
@@ -257,23 +274,43 @@ static void compare_place(struct mv_shadow_vcpu *vcpu, struct shadow_unsync *pla
 		__atomic_fetch_add(&place->quiet, 1, __ATOMIC_RELAXED);
 }
 
+/* Places whose table is to be given up, protected and flushed for. Return: by number, as bits. */
+static uint64_t own_quiet_ones(struct mv_shadow *s, unsigned int word, uint64_t taken)
+{
+	uint64_t owned = 0;
+
+	for (; taken; taken &= taken - 1) {
+		unsigned int bit = (unsigned int)__builtin_ctzll(taken);
+
+		if (own_quiet(s, &s->unsync[word * 64 + bit]))
+			owned |= MV_BIT(bit);
+	}
+	/* One flush for all of them, before the last comparison. */
+	if (owned)
+		shadow_flush(s);
+	return owned;
+}
+
+static uint64_t taken_places(const struct mv_shadow *s, unsigned int word)
+{
+	return __atomic_load_n(&s->unsync_taken[word], __ATOMIC_SEQ_CST);
+}
+
 void shadow_sync_all(struct mv_shadow_vcpu *vcpu)
 {
 	struct mv_shadow *s = vcpu->shadow;
-	uint64_t owned[SHADOW_UNSYNCS / 64] = { 0 }, any = 0;
 
-	if (!__atomic_load_n(&s->unsync_count, __ATOMIC_SEQ_CST))
-		return;
-	for (unsigned int i = 0; i < SHADOW_UNSYNCS; i++)
-		if (own_quiet(s, &s->unsync[i]))
-			any = owned[i / 64] |= MV_BIT(i % 64);
-	/* One flush for all of them, before the last comparison. */
-	if (any)
-		shadow_flush(s);
-	for (unsigned int i = 0; i < SHADOW_UNSYNCS; i++) {
-		compare_place(vcpu, &s->unsync[i]);
-		if (owned[i / 64] & MV_BIT(i % 64))
-			give_place(s, &s->unsync[i]);
+	for (unsigned int word = 0; word < SHADOW_UNSYNCS / 64; word++) {
+		uint64_t taken = taken_places(s, word);
+		uint64_t owned = own_quiet_ones(s, word, taken);
+
+		for (; taken; taken &= taken - 1) {
+			unsigned int bit = (unsigned int)__builtin_ctzll(taken);
+
+			compare_place(vcpu, &s->unsync[word * 64 + bit]);
+			if (owned & MV_BIT(bit))
+				give_place(s, &s->unsync[word * 64 + bit]);
+		}
 	}
 }
 
@@ -284,13 +321,16 @@ void shadow_sync_address(struct mv_shadow_vcpu *vcpu, uint64_t gva)
 	/* The processor's own INVLPG would leave the other parts of a page. */
 	if (!shadow_flushed(s, __atomic_load_n(&s->split, __ATOMIC_SEQ_CST)))
 		shadow_flush(s);
-	if (!__atomic_load_n(&s->unsync_count, __ATOMIC_SEQ_CST))
-		return;
-	for (unsigned int i = 0; i < SHADOW_UNSYNCS; i++) {
-		uint64_t table = place_table(&s->unsync[i]);
+	for (unsigned int word = 0; word < SHADOW_UNSYNCS / 64; word++) {
+		uint64_t taken = taken_places(s, word);
 
-		if (table != UINT64_MAX && is_shadowed(s, table))
-			compare_address(vcpu, table, gva);
+		for (; taken; taken &= taken - 1) {
+			unsigned int bit = (unsigned int)__builtin_ctzll(taken);
+			uint64_t table = place_table(&s->unsync[word * 64 + bit]);
+
+			if (table != UINT64_MAX && is_shadowed(s, table))
+				compare_address(vcpu, table, gva);
+		}
 	}
 }
 

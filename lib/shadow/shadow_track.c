@@ -100,6 +100,8 @@ int mv_shadow_zap(struct mv_shadow *shadow, uint64_t first_gpa, uint64_t last_gp
 {
 	if (!range_valid(first_gpa, last_gpa))
 		return -EINVAL;
+	/* First: what a fault has been told of before is not mapped any more, or is taken below. */
+	__atomic_fetch_add(&shadow->zaps, 1, __ATOMIC_SEQ_CST);
 	each_frame_of_range(shadow, first_gpa, last_gpa, zap_frame, NULL);
 	shadow_flush(shadow);
 	return 0;

@@ -171,7 +171,8 @@ struct shadow_slot {
 #define SHADOW_UNSYNC_TAKEN 1	/* in @table */
 
 /**
- * struct shadow_unsync - a place for a table that is out of sync. Atomic
+ * struct shadow_unsync - a place for a table that is out of sync. Atomic. Those that are taken are
+ * found by mv_shadow.unsync_taken
  * @table: its address and SHADOW_UNSYNC_TAKEN, or 0. Becomes 0 by the owner only
  * @owned: somebody protects it again
  * @quiet: comparisons in a row that found nothing
@@ -216,12 +217,13 @@ struct mv_shadow {
 	uint64_t flushed __attribute__((aligned(64)));
 	uint64_t split;
 	uint32_t hand;
+	uint32_t zaps; /* calls of mv_shadow_zap(): what was resolved before is void */
 	uint32_t told; /* that pages are short */
 	uint64_t vcpus[MV_SHADOW_VCPUS / 64];
 	uint64_t running[MV_SHADOW_VCPUS / 64];
 
 	struct mv_shadow_stats stats; /* but for @taken, which is @gone */
-	uint32_t unsync_count __attribute__((aligned(64)));
+	uint64_t unsync_taken[SHADOW_UNSYNCS / 64] __attribute__((aligned(64)));
 	struct shadow_unsync unsync[SHADOW_UNSYNCS];
 
 	uint32_t pool_lock __attribute__((aligned(64)));
