@@ -39,6 +39,7 @@
 #define PARAMETERS_MAGIC 0x3130544d4d454d56 /* "VMEMMT01" */
 #define PARAMETER_FLAGS	 24
 #define FLAG_HOST_LA57	 1 /* the host, and so nested page tables, in 5-level paging */
+#define FLAG_SHADOW	 2 /* guests on shadow tables, without a second stage */
 
 #define SELECTOR_CODE64 0x08
 #define SELECTOR_DATA	0x10

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The processor's side: put a guest into a state, let it make one access, and tell how that
- * ended. One machine per vendor: machine_vmx.c, machine_svm.c.
+ * ended. One machine per vendor: machine_vmx.c, machine_svm.c; and one that runs guests on shadow
+ * tables, on either of these: machine_shadow.c.
  *
  * What does not belong here: what ought to come out (predict.h).
  */
@@ -21,6 +22,7 @@
  * @stage2_ad:    EPT accessed and dirty flags
  * @mode_execute: EPT mode-based execute
  * @host_nx:      EFER.NXE of the host, which holds for nested page tables
+ * @one_stage:    there are no stage-2 tables: what @cr3 points to leads to physical memory
  */
 struct guest_state {
 	uint64_t cr0, cr3, cr4, efer;
@@ -30,6 +32,7 @@ struct guest_state {
 	uint64_t pdpte[4];
 	uint64_t stage2_root;
 	bool stage2_ad, mode_execute, host_nx;
+	bool one_stage;
 };
 
 enum outcome_kind {
@@ -65,6 +68,9 @@ struct outcome {
  * @features:     after @start: MV_FEATURE_… that the second stage may use
  * @paging_off:   after @start: guests may run without paging
  * @loads_cr3:    after @start: guests may load CR3 by themselves
+ * @keys:         guests may use protection keys
+ * @five_levels:  guests may have five levels, where the processor has them
+ * @shadow:       guests run on shadow tables: all their memory is there, in one piece
  * @enter:        one run; never returns what it does not know but as OUTCOME_OTHER
  */
 struct machine {
@@ -74,9 +80,23 @@ struct machine {
 	uint32_t features;
 	bool paging_off;
 	bool loads_cr3;
+	bool keys, five_levels;
+	bool shadow;
 	void (*enter)(const struct guest_state *state, struct outcome *outcome);
 };
 
-extern struct machine machine_vmx, machine_svm;
+extern struct machine machine_vmx, machine_svm, machine_shadow;
+
+struct world;
+
+/* Guests run on shadow tables from now on, by a machine that has been started. */
+void machine_shadow_start(const struct machine *below);
+
+/* A shadow for the guest of a world, before that is made; and the end of it. */
+void machine_shadow_begin(struct world *world);
+void machine_shadow_end(void);
+
+/* How the faults of all worlds ended. */
+void machine_shadow_say(void);
 
 #endif /* METAL_MACHINE_H */

@@ -88,7 +88,6 @@ static void write_constants(void)
 	vmcb.intercept[1] = INTERCEPT_VMRUN;
 	vmcb.io_permissions = vmcb.msr_permissions = (uint64_t)permissions;
 	vmcb.asid = 1;
-	vmcb.nested_control = NESTED_PAGING;
 	vmcb.dr6 = 0xffff0ff0;
 	vmcb.dr7 = 0x400;
 	vmcb.pat = msr_read(MSR_PAT);
@@ -102,6 +101,7 @@ static bool svm_start(void)
 	msr_write(MSR_HSAVE, (uint64_t)host_save);
 	machine_svm.features = npt_features();
 	machine_svm.loads_cr3 = machine_svm.paging_off = true;
+	machine_svm.keys = machine_svm.five_levels = true;
 	write_constants();
 	return true;
 }
@@ -136,6 +136,7 @@ static void write_state(const struct guest_state *state)
 	vmcb.rflags = 2 | (state->ac ? 1u << 18 : 0);
 	vmcb.rip = state->rip;
 	vmcb.rax = state->rax;
+	vmcb.nested_control = state->one_stage ? 0 : NESTED_PAGING;
 	vmcb.nested_cr3 = state->stage2_root;
 	vmcb.flush = FLUSH_ALL;
 	vmcb.interrupt_shadow = 0;

@@ -276,6 +276,7 @@ static bool vmx_start(void)
 	machine_vmx.features = ept_features();
 	machine_vmx.loads_cr3 = msr_read(MSR_VMX_BASIC) & BASIC_TRUE_CONTROLS;
 	machine_vmx.paging_off = vmx.proc2 & PROC2_UNRESTRICTED;
+	machine_vmx.keys = machine_vmx.five_levels = true;
 	write_controls();
 	write_host();
 	write_guest();
@@ -319,6 +320,14 @@ static uint64_t ept_pointer(const struct guest_state *state)
 	return pointer | (state->stage2_ad ? EPTP_ACCESSED : 0);
 }
 
+/* An unrestricted guest needs EPT: SDM vol. 3, 27.2.1.1. */
+static uint32_t proc2_of(const struct guest_state *state)
+{
+	if (state->one_stage)
+		return vmx.proc2 & ~(uint32_t)(PROC2_EPT | PROC2_UNRESTRICTED);
+	return vmx.proc2 | (state->mode_execute ? PROC2_MODE_EXECUTE : 0);
+}
+
 static void write_state(const struct guest_state *state)
 {
 	write_segments(state);
@@ -329,7 +338,7 @@ static void write_state(const struct guest_state *state)
 	for (unsigned int i = 0; i < 4; i++)
 		vm_write(GUEST_PDPTE0 + 2 * i, state->pdpte[i]);
 	vm_write(ENTRY_CONTROLS, vmx.entry | (state->efer & EFER_LMA ? ENTRY_IA32E : 0));
-	vm_write(PROC2_CONTROLS, vmx.proc2 | (state->mode_execute ? PROC2_MODE_EXECUTE : 0));
+	vm_write(PROC2_CONTROLS, proc2_of(state));
 	vm_write(EPT_POINTER, ept_pointer(state));
 	vm_write(GUEST_RIP, state->rip);
 	vm_write(GUEST_RFLAGS, 2 | (state->ac ? 1u << 18 : 0));

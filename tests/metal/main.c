@@ -39,13 +39,24 @@ static void place_guest_code(void)
 		*to++ = *from;
 }
 
-static struct machine *start_machine(void)
+static const struct machine *start_machine(void)
 {
 	if (machine_vmx.start())
 		return &machine_vmx;
 	if (machine_svm.start())
 		return &machine_svm;
 	give_up("the processor has neither VMX nor SVM");
+}
+
+/* What the parameters ask for, on what there is. */
+static const struct machine *choose_machine(void)
+{
+	const struct machine *below = start_machine();
+
+	if (!(metal_parameters.flags & FLAG_SHADOW))
+		return below;
+	machine_shadow_start(below);
+	return &machine_shadow;
 }
 
 static void tell_cpu(const struct machine *machine)
@@ -65,7 +76,7 @@ void metal_main(void)
 	bare_catch_exceptions();
 	if (cpuid(7, 0).ecx & 1u << 3)
 		cr4_write(cr4_read() | CR4_PKE);
-	machine = start_machine();
+	machine = choose_machine();
 	tell_cpu(machine);
 	place_guest_code();
 	stamp_all();
@@ -75,6 +86,8 @@ void metal_main(void)
 	tally_say(&tally);
 	for (unsigned int i = 0; i < QUIRKS; i++)
 		say("count: quirk %s %u", quirk_name[i], quirk_count[i]);
+	if (machine->shadow)
+		machine_shadow_say();
 	say("done: %u %u %u", (uint64_t)metal_parameters.worlds, tally.accesses, tally.mismatches);
 	power_off();
 }

@@ -23,6 +23,7 @@ BOCHS = os.environ.get("RIG_BOCHS", "/usr/bin/bochs")
 PARAMETERS = struct.Struct("<QQQQQ")
 MAGIC = 0x3130544D4D454D56
 HOST_LA57 = 1
+SHADOW = 2
 MEMORY = 64  # MiB
 LINE = re.compile(r"^(model|features|physical-bits|host-levels|count|mismatch|bad|done): (.*)$")
 

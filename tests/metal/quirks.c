@@ -16,6 +16,7 @@ const char *const quirk_name[QUIRKS] = {
 	[QUIRK_EPT_PAGE_BIT_12] = "ept-page-bit-12",
 	[QUIRK_GLOBAL_IN_TABLE] = "global-in-table",
 	[QUIRK_PDPTE_ADDRESS] = "pdpte-address",
+	[QUIRK_LARGEST_PAGE_UNCHECKED] = "largest-page-unchecked",
 };
 
 uint64_t quirk_count[QUIRKS];
@@ -217,12 +218,28 @@ static bool global_in_table(struct world *world, const struct access *access,
 	       is_reserved_by(world, access, prediction, 1u << 8) && met(QUIRK_GLOBAL_IN_TABLE);
 }
 
+/*
+ * QEMU takes an entry of level 3 for a 1 GiB page also where the processor has none. APM vol. 2,
+ * 5.3.3 and SDM vol. 3, table 4-16: the bit is reserved then. Seldom met: mostly the address below
+ * it has reserved bits of its own.
+ */
+static bool largest_page_unchecked(struct world *world, const struct access *access,
+				   const struct prediction *prediction)
+{
+	bool has = cpuid(0x80000001, 0).edx & 1u << 26;
+
+	return is_qemu() && !has && !world->machine->shadow && prediction->walk.level == 3 &&
+	       is_reserved_by(world, access, prediction, 1u << 7) &&
+	       met(QUIRK_LARGEST_PAGE_UNCHECKED);
+}
+
 bool quirk_forbids(struct world *world, const struct access *access,
 		   const struct prediction *prediction)
 {
 	return pdpte_reserved(world, prediction) || guest_flags_unchecked(world, prediction) ||
 	       ept_page_bit_12(world, access, prediction) ||
-	       global_in_table(world, access, prediction);
+	       global_in_table(world, access, prediction) ||
+	       largest_page_unchecked(world, access, prediction);
 }
 
 /*

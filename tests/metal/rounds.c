@@ -183,13 +183,20 @@ static uint64_t disturbed(struct world *world, uint64_t entry)
 	}
 }
 
-/* Mostly one of the access itself, which come after those of the guest's code. */
+/*
+ * Mostly one of the access itself, which come after those of the guest's code. Under a guest on
+ * a shadow there is no stage 2 but in the prediction. NULL where there is none to choose.
+ */
 static const struct note *choose_note(struct world *world, const struct prediction *prediction)
 {
 	unsigned int notes = prediction->notes;
 	unsigned int first = one_in(&world->chance, 4) ? 0 : notes / 2;
+	const struct note *note;
 
-	return &prediction->note[first + below(&world->chance, notes - first)];
+	if (!notes)
+		return NULL;
+	note = &prediction->note[first + below(&world->chance, notes - first)];
+	return world->machine->shadow && note->stage2 ? NULL : note;
 }
 
 static void disturb(struct world *world, const struct note *note, struct disturbance *disturbance)
@@ -352,21 +359,32 @@ static void run(struct world *world, uint64_t number, const struct access *acces
 		*(uint32_t *)prediction->written_hpa = stamped;
 }
 
+/* Of the memory of a guest that runs on a shadow: what is there is the VMM's to say. */
+static bool leads_out(const struct world *world, const struct prediction *prediction)
+{
+	enum outcome_kind kind = prediction->outcome.kind;
+
+	return world->machine->shadow &&
+	       (kind == OUTCOME_VIOLATION || kind == OUTCOME_MISCONFIGURED);
+}
+
 static void make_access(struct world *world, uint64_t number, struct tally *tally)
 {
 	static struct prediction plain, prediction;
 	struct disturbance disturbance = { 0 };
+	const struct note *note;
 	struct access access;
 
 	choose_access(world, &access);
 	if (one_in(&world->chance, 2)) {
 		predict(world, &access, false, &plain);
 		predict_undo(&plain);
-		if (plain.notes)
-			disturb(world, choose_note(world, &plain), &disturbance);
+		note = choose_note(world, &plain);
+		if (note)
+			disturb(world, note, &disturbance);
 	}
 	predict(world, &access, false, &prediction);
-	if (!prediction.possible || quirk_forbids(world, &access, &prediction)) {
+	if (!prediction.possible || leads_out(world, &prediction) || quirk_forbids(world, &access, &prediction)) {
 		predict_undo(&prediction);
 		count(tally, "not made");
 	} else {
@@ -387,10 +405,17 @@ void run_world(const struct machine *machine, uint64_t seed, uint64_t number, st
 	world.chance = chance_of(seed, number);
 	world.changed = false;
 	world.lasting = one_in(&world.chance, 4);
-	world_make_stage2(&world);
+	if (machine->shadow) {
+		world_make_plain(&world);
+		machine_shadow_begin(&world);
+	} else {
+		world_make_stage2(&world);
+	}
 	world_make_guest(&world);
 	for (unsigned int i = 0; i < ACCESSES_PER_WORLD && world.targets; i++)
 		make_access(&world, number, tally);
+	if (machine->shadow)
+		machine_shadow_end();
 	/* Entries that stayed changed are not the library's, and it is not to follow them. */
 	if (!world.changed)
 		world_end(&world);

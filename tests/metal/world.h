@@ -113,6 +113,9 @@ struct world {
 
 /* Stage 2 first: the guest's tables lie in it. */
 void world_make_stage2(struct world *world);
+
+/* Or one that grants everything: all of the guest's memory, GUEST_RAM on, from address 0 on. */
+void world_make_plain(struct world *world);
 void world_make_guest(struct world *world);
 
 /* Tables that nobody changed are still sound, and go back to the platform whole. */

@@ -70,7 +70,7 @@ static void choose_mode(struct world *world)
 	do {
 		world->mode = modes[below(&world->chance, sizeof(modes) / sizeof(*modes))];
 	} while ((world->mode == GUEST_PAGING_OFF && !world->machine->paging_off) ||
-		 (world->mode == GUEST_5L && !la57));
+		 (world->mode == GUEST_5L && !(la57 && world->machine->five_levels)));
 }
 
 /* What paging pays attention to, and the processor has. */
@@ -81,8 +81,10 @@ static uint64_t any_cr4(struct world *world)
 
 	cr4 |= seven.ebx & 1u << 7 ? CR4_SMEP : 0;
 	cr4 |= seven.ebx & 1u << 20 ? CR4_SMAP : 0;
-	cr4 |= seven.ecx & 1u << 3 ? CR4_PKE : 0;
-	cr4 |= seven.ecx & 1u << 31 ? CR4_PKS : 0;
+	if (world->machine->keys) {
+		cr4 |= seven.ecx & 1u << 3 ? CR4_PKE : 0;
+		cr4 |= seven.ecx & 1u << 31 ? CR4_PKS : 0;
+	}
 	return cr4 & chance_next(&world->chance);
 }
 

@@ -312,6 +312,30 @@ void world_make_stage2(struct world *world)
 	check(world->table);
 }
 
+/* Tables by the library and by hand; accessed and dirty of stage 2 are nobody's business. */
+void world_make_plain(struct world *world)
+{
+	const uint64_t bytes = GUEST_DATA_END - GUEST_RAM;
+
+	world->guest_table = NULL;
+	world->maxphyaddr = cpuid(0x80000008, 0).eax & 0xff;
+	world->format = MV_FORMAT_EPT_4L;
+	world->features = MV_FEATURE_2M;
+	world->host_nx = true;
+	create(world);
+	if (!map(world, 0, bytes, GUEST_RAM, full_attr(world), 0))
+		give_up("the guest's memory cannot be mapped");
+	world->contiguous = one_in(&world->chance, 2);
+	world->tables_gpa = GUEST_TABLES - GUEST_RAM;
+	world->code_gpa = GUEST_CODE - GUEST_RAM;
+	for (unsigned int i = 0; i < TABLES_MAX; i++)
+		world->tables_hpa[i] = GUEST_TABLES + i * PAGE;
+	world->windows = 0;
+	add_window(world, GUEST_DATA - GUEST_RAM, GUEST_DATA, GUEST_DATA_END - GUEST_DATA,
+		   full_attr(world));
+	check(world->table);
+}
+
 void world_end(struct world *world)
 {
 	check(world->table);
