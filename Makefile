@@ -63,6 +63,8 @@ FUZZERS	:= $(call bin,$(FUZZ_SRC))
 FUZZ_MAIN := $(if $(FUZZ),,$(call obj,tests/support/fuzz_replay.c))
 BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
+# What tests of virtual machines run beside them.
+REPLAYS	:= $(patsubst tests/rig/replay/%.c,$(BUILD)/tests/rig/%,$(wildcard tests/rig/replay/*.c))
 # A processor has no sanitizers.
 METAL_ROM := $(if $(SAN),,$(BUILD)/tests/metal/metal.rom)
 
@@ -73,7 +75,7 @@ METAL_ROM := $(if $(SAN),,$(BUILD)/tests/metal/metal.rom)
 .SECONDARY:
 
 all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
-tests: all $(TESTS) $(FUZZERS) $(METAL_ROM)
+tests: all $(TESTS) $(FUZZERS) $(REPLAYS) $(METAL_ROM)
 fuzzers: $(FUZZERS)
 race-tests: $(filter $(BUILD)/tests/races/%,$(TESTS))
 benches: all $(BENCHES)
@@ -139,6 +141,10 @@ $(FUZZERS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(FUZZ_MAIN) $(BUILD)/lib/l
 $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_SRC)) $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS) -lm
+
+$(REPLAYS): $(BUILD)/tests/rig/%: $(BUILD)/obj/tests/rig/replay/%.o $(LIB_A)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # Examples are built the way a reader would: against the public headers and the library.
 $(EXAMPLES): $(BUILD)/examples/%: examples/%.c $(LIB_A)
