@@ -229,11 +229,21 @@ modules: setup  ## the guest balloon driver, for Debian's kernel
 	@scripts/rig-prepare kernel
 	@scripts/build-module
 
-install: all  ## DESTDIR, PREFIX, LIBDIR
+# Archives as they are installed: one object each, in which internal names are nobody else's, so
+# that they clash with none of a VMM's.
+INSTALL_A := $(BUILD)/install/libmemvirt.a $(BUILD)/install/libmemvirt-core.a
+$(INSTALL_A): $(BUILD)/install/%.a: $(BUILD)/lib/%.a
+	@mkdir -p $(@D)
+	$(LD) -r --whole-archive -o $(@:.a=.o) $<
+	objcopy --localize-hidden $(@:.a=.o)
+	@rm -f $@
+	$(AR) rcs $@ $(@:.a=.o)
+
+install: all $(INSTALL_A)  ## DESTDIR, PREFIX, LIBDIR
 	install -d $(DESTDIR)$(PREFIX)/include/memvirt $(DESTDIR)$(LIBDIR)/pkgconfig \
 		$(DESTDIR)$(LIBDIR)/memvirt $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 include/memvirt/*.h $(DESTDIR)$(PREFIX)/include/memvirt/
-	install -m 644 $(LIB_A) $(CORE_A) $(DESTDIR)$(LIBDIR)/
+	install -m 644 $(INSTALL_A) $(DESTDIR)$(LIBDIR)/
 	install -m 755 $(LIB_SO) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(notdir $(LIB_SO)) $(DESTDIR)$(LIBDIR)/libmemvirt.so.$(SOVERSION)
 	ln -sf $(notdir $(LIB_SO)) $(DESTDIR)$(LIBDIR)/libmemvirt.so

@@ -173,9 +173,10 @@ struct mv_nested_walk {
  * struct mv_nested_trace - each step of a nested walk
  * @guest:   stage 1; its steps are those that were read
  * @walks:   stage-2 walks in @stage2
- * @stage2:  in the order in which they were made: one for each guest entry of @guest.step, the
- *           last one for the final address where there was one. Walks that set accessed or
- *           dirty in guest entries are not recorded, unless one faulted: it is the last then.
+ * @stage2:  in the order in which they were made: one for each guest entry of @guest.step that was
+ *           read from memory, which in PAE paging over EPT the first was not; the last one for
+ *           the final address where there was one. Walks that set accessed or dirty in guest
+ *           entries are not recorded, unless one faulted: it is the last then.
  */
 struct mv_nested_trace {
 	struct mv_walk guest;

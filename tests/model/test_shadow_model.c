@@ -9,12 +9,12 @@
  * Guests have a few table pages, linked at random but mostly level by level, some of them mapped as
  * data, and write them through these mappings too.
  *
- * OPS says how many steps in total; by default about 15 s of them. WORLD=n runs only that guest of
+ * OPS says how many steps in total; by default about half a minute of them. WORLD=n runs only that guest of
  * a SEED, and VERBOSE=1 tells each step.
  */
 #include "support/shadow_machine.h"
 
-#define OPS_DEFAULT 1500000ULL
+#define OPS_DEFAULT 20000000ULL
 #define WORLD_STEPS 5000
 #define POOL	    24 /* pages that are meant as tables, from 0 */
 #define RECENT	    16
