@@ -111,9 +111,8 @@ static void measure_zram(struct setting *s, struct outcome *outcome)
 	outcome->restore_p99 = bench_percentile(s->latency, measured, 99) / 1000;
 }
 
-static void report(struct setting *s, const char *what, const char *kind, const double *ours,
-		   const char *peer_name, const double *peer, unsigned int rounds,
-		   const char *goal)
+static void report(struct setting *s, const char *what, const char *kind, const char *unit,
+		   const double *ours, const char *peer_name, const double *peer, const char *goal)
 {
 	char name[80];
 
@@ -121,12 +120,12 @@ static void report(struct setting *s, const char *what, const char *kind, const 
 		 s->memory == BENCH_SHARED ? "memfd" : "anonymous", kind);
 	bench_report(s->bench, &(struct bench_figure){
 				       .name = name,
-				       .unit = "us",
+				       .unit = unit,
 				       .ours = ours,
 				       .peer_name = peer_name,
 				       .peer = peer,
 				       .goal = goal,
-				       .rounds = rounds,
+				       .rounds = s->bench->rounds,
 			       });
 }
 
@@ -147,10 +146,10 @@ static void beside_zram(struct setting *s, const char *kind)
 		ours[2][i] = our.restore_p99;
 		peer[2][i] = their.restore_p99;
 	}
-	report(s, "evict a page", kind, ours[0], "zram page-out", peer[0], rounds, "<=0.50");
-	report(s, "restore p50, handler on the core", kind, ours[1], "zram swap-in", peer[1], rounds,
+	report(s, "evict a page", kind, "us", ours[0], "zram page-out", peer[0], "<=0.50");
+	report(s, "restore p50, handler on the core", kind, "us", ours[1], "zram swap-in", peer[1],
 	       "<=1.50");
-	report(s, "restore p99, handler on the core", kind, ours[2], "zram swap-in", peer[2], rounds,
+	report(s, "restore p99, handler on the core", kind, "us", ours[2], "zram swap-in", peer[2],
 	       NULL);
 }
 
@@ -179,9 +178,8 @@ static void beside_bare_loops(struct setting *s, const char *kind)
 		ours[1][i] = our.restore_p50;
 		bare[1][i] = bare_restore_p50(s);
 	}
-	report(s, "evict a page, raw limit", kind, ours[0], "bare loop", bare[0], rounds, "<=1.10");
-	report(s, "restore p50, raw limit", kind, ours[1], "bare handler", bare[1], rounds,
-	       "<=1.10");
+	report(s, "evict a page, raw limit", kind, "us", ours[0], "bare loop", bare[0], "<=1.10");
+	report(s, "restore p50, raw limit", kind, "us", ours[1], "bare handler", bare[1], "<=1.10");
 }
 
 static void elsewhere(struct setting *s, const char *kind)
@@ -199,25 +197,7 @@ static void elsewhere(struct setting *s, const char *kind)
 		peer[i] = their.restore_p50;
 	}
 	s->handler_cpu = 0;
-	report(s, "restore p50, handler elsewhere", kind, ours, "zram swap-in", peer, rounds, NULL);
-}
-
-static void report_rate(struct setting *s, const char *what, const char *kind, const double *ours,
-			const char *peer_name, const double *peer, const char *goal)
-{
-	char name[80];
-
-	snprintf(name, sizeof(name), "%s, %s, %s", what,
-		 s->memory == BENCH_SHARED ? "memfd" : "anonymous", kind);
-	bench_report(s->bench, &(struct bench_figure){
-				       .name = name,
-				       .unit = "k/s",
-				       .ours = ours,
-				       .peer_name = peer_name,
-				       .peer = peer,
-				       .goal = goal,
-				       .rounds = s->bench->rounds,
-			       });
+	report(s, "restore p50, handler elsewhere", kind, "us", ours, "zram swap-in", peer, NULL);
 }
 
 /*
@@ -237,8 +217,8 @@ static void two_evictors(struct setting *s, const char *kind)
 		two[i] = 1000 / outcome.evict_us;
 		bare[i] = 1e6 / bare_evict(s->memory, s->source, s->count, 2);
 	}
-	report_rate(s, "two evictors", kind, two, "one evictor", one, ">=1.70");
-	report_rate(s, "two evictors, raw limit", kind, two, "two bare loops", bare, ">=0.90");
+	report(s, "two evictors", kind, "k/s", two, "one evictor", one, ">=1.70");
+	report(s, "two evictors, raw limit", kind, "k/s", two, "two bare loops", bare, ">=0.90");
 }
 
 static void all_of(struct setting *s, enum bench_memory memory)

@@ -443,33 +443,31 @@ unsigned int shadow_zap_frame(struct mv_shadow *s, struct shadow_frame *frame)
 	return count;
 }
 
-bool shadow_age_locked(struct mv_shadow *s, struct shadow_frame *frame)
+/* Clear bits in all entries that map a frame. Return: those that any of them had. */
+static uint64_t clear_in_chain(struct mv_shadow *s, struct shadow_frame *frame, uint64_t bits)
 {
-	uint64_t accessed = s->format->accessed;
 	uint64_t old = 0;
 
 	for (uint32_t id = frame->chain; id; id = link_of(s, id)->next) {
 		uint64_t *entry = &shadow_id_page(s, id)->table[id % SHADOW_ENTRIES];
 
-		if (__atomic_load_n(entry, __ATOMIC_RELAXED) & accessed)
-			old |= __atomic_fetch_and(entry, ~accessed, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(entry, __ATOMIC_RELAXED) & bits)
+			old |= __atomic_fetch_and(entry, ~bits, __ATOMIC_SEQ_CST);
 	}
+	return old & bits;
+}
+
+bool shadow_age_locked(struct mv_shadow *s, struct shadow_frame *frame)
+{
+	bool used = clear_in_chain(s, frame, s->format->accessed);
+
 	if (!(shadow_word(frame) & SHADOW_USED))
-		return old & accessed;
+		return used;
 	__atomic_fetch_and(&frame->word, ~SHADOW_USED, __ATOMIC_RELAXED);
 	return true;
 }
 
 void shadow_protect_locked(struct mv_shadow *s, struct shadow_frame *frame)
 {
-	uint64_t write = s->format->write;
-	uint64_t old = 0;
-
-	for (uint32_t id = frame->chain; id; id = link_of(s, id)->next) {
-		uint64_t *entry = &shadow_id_page(s, id)->table[id % SHADOW_ENTRIES];
-
-		if (__atomic_load_n(entry, __ATOMIC_RELAXED) & write)
-			old |= __atomic_fetch_and(entry, ~write, __ATOMIC_SEQ_CST);
-	}
-	note_write_gone(s, frame, old);
+	note_write_gone(s, frame, clear_in_chain(s, frame, s->format->write));
 }
