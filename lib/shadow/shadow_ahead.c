@@ -14,11 +14,6 @@
 
 #define LINE_BYTES 64u
 
-static bool is_in(const struct shadow_slot *slot, uint64_t gpa)
-{
-	return gpa >= slot->region->first_gpa && gpa <= slot->region->last_gpa;
-}
-
 MV_INLINE uint64_t line_entry(const struct mv_format *f, const void *at, unsigned int i)
 {
 	return f->entry_lg2 == 2 ? __atomic_load_n((const uint32_t *)at + i, __ATOMIC_ACQUIRE)
@@ -87,8 +82,8 @@ static void map_one(struct mv_shadow_vcpu *vcpu, struct shadow_leaf *leaf, uint6
 	uint64_t gpa = mv_entry_page(f, 1, entry);
 	struct mv_shadow_backing backing;
 
-	if (mv_entry_reserved(&vcpu->paging.rules, 1, true, entry) || !is_in(leaf->slot, gpa) ||
-	    shadow_load(leaf->page, leaf->index) ||
+	if (mv_entry_reserved(&vcpu->paging.rules, 1, true, entry) ||
+	    !shadow_slot_holds(leaf->slot, gpa) || shadow_load(leaf->page, leaf->index) ||
 	    !shadow_rights(vcpu, MV_ACCESS_READ, granted(f, leaf->page->role, entry), &leaf->attr))
 		return;
 	if (!shadow_sample(s, leaf->slot, 1, gpa, &leaf->sample) ||

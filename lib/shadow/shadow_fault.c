@@ -52,17 +52,12 @@ MV_INLINE const struct shadow_slot *slot_of(struct shadow_seen *seen, uint64_t g
 {
 	const struct shadow_slot *slot = seen->slot;
 
-	if (mv_unlikely(!slot || gpa < slot->region->first_gpa || gpa > slot->region->last_gpa)) {
+	if (mv_unlikely(!slot || !shadow_slot_holds(slot, gpa))) {
 		slot = shadow_slot_at(seen->shadow, gpa);
 		if (slot)
 			seen->slot = slot;
 	}
 	return slot;
-}
-
-static void *host_address(const struct shadow_slot *slot, uint64_t gpa)
-{
-	return slot->region->hva + (gpa - slot->region->first_gpa);
 }
 
 /* Acquire: what a guest wrote into a table before it linked it is seen in it. */
@@ -79,7 +74,7 @@ MV_INLINE int read_seen(void *ctx, unsigned int step, uint64_t gpa, unsigned int
 	frame = shadow_frame_in(seen->shadow, slot, 1, gpa);
 	seen->origin[step].frame = frame;
 	seen->origin[step].writes = shadow_writes(frame);
-	at = seen->at = host_address(slot, gpa);
+	at = seen->at = shadow_host_address(slot, gpa);
 	if (bytes == 4)
 		*entry = __atomic_load_n((const uint32_t *)at, __ATOMIC_ACQUIRE);
 	else
@@ -92,7 +87,7 @@ MV_INLINE int change_seen(void *ctx, unsigned int step, uint64_t gpa, unsigned i
 {
 	struct shadow_seen *seen = ctx;
 	const struct shadow_slot *slot = slot_of(seen, gpa);
-	void *at = host_address(slot, gpa);
+	void *at = shadow_host_address(slot, gpa);
 	uint32_t old_half = (uint32_t)old;
 	bool changed;
 
@@ -181,7 +176,7 @@ int shadow_resolve(const struct mv_shadow *s, const struct shadow_slot *slot, ui
 	void *hva;
 
 	gpa &= ~(uint64_t)(MV_PAGE_SIZE - 1);
-	hva = host_address(slot, gpa);
+	hva = shadow_host_address(slot, gpa);
 	if (s->ops.resolve)
 		return s->ops.resolve(s->ctx, gpa, hva, access & MV_ACCESS_KIND, backing);
 	backing->hpa = (uintptr_t)hva;

@@ -40,6 +40,14 @@ static void slot_finish(struct mv_shadow *s, struct shadow_slot *slot)
 		mv_region_release(slot->region);
 }
 
+static void slot_of_region(struct shadow_slot *slot, struct mv_region *region)
+{
+	slot->region = region;
+	slot->first_gpa = region->first_gpa;
+	slot->last_gpa = region->last_gpa;
+	slot->mapped = (uintptr_t)region->hva - region->first_gpa;
+}
+
 /* Regions by address, each held, as far as there is room. Return: how many there are; -EBUSY. */
 static int hold_regions(struct mv_shadow *s, unsigned int room)
 {
@@ -51,7 +59,7 @@ static int hold_regions(struct mv_shadow *s, unsigned int room)
 	count = (int)set->count;
 	for (unsigned int i = 0; i < set->count && i < room && count >= 0; i++) {
 		if (mv_region_hold(set->by_gpa[i]))
-			s->slots[s->slot_count++].region = set->by_gpa[i];
+			slot_of_region(&s->slots[s->slot_count++], set->by_gpa[i]);
 		else
 			count = -EBUSY;
 	}
@@ -123,9 +131,9 @@ const struct shadow_slot *shadow_slot_at(const struct mv_shadow *s, uint64_t gpa
 		unsigned int middle = low + (high - low) / 2;
 		const struct shadow_slot *slot = &s->slots[middle];
 
-		if (gpa < slot->region->first_gpa)
+		if (gpa < slot->first_gpa)
 			high = middle;
-		else if (gpa > slot->region->last_gpa)
+		else if (gpa > slot->last_gpa)
 			low = middle + 1;
 		else
 			return slot;

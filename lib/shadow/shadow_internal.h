@@ -113,7 +113,18 @@ MV_INLINE struct shadow_frame *shadow_frame_in(const struct mv_shadow *s,
 {
 	unsigned int shift = s->format->shift[level];
 
-	return &slot->frames[level][(gpa >> shift) - (slot->region->first_gpa >> shift)];
+	return &slot->frames[level][(gpa >> shift) - (slot->first_gpa >> shift)];
+}
+
+MV_INLINE bool shadow_slot_holds(const struct shadow_slot *slot, uint64_t gpa)
+{
+	return gpa >= slot->first_gpa && gpa <= slot->last_gpa;
+}
+
+/* Where this process has an address of a slot. */
+MV_INLINE void *shadow_host_address(const struct shadow_slot *slot, uint64_t gpa)
+{
+	return (void *)(slot->mapped + gpa);
 }
 
 /* The frame of the 4 KiB page that a base is in; one is shared by others outside all slots. */
@@ -345,7 +356,7 @@ MV_INLINE bool shadow_sample(const struct mv_shadow *s, const struct shadow_slot
 {
 	if (level > 1)
 		return shadow_sample_large(s, slot, level, gpa, sum);
-	*sum = mv_granule_sample(slot->region, mv_region_page(slot->region, gpa));
+	*sum = mv_granule_sample(slot->region, (gpa - slot->first_gpa) >> MV_PAGE_SHIFT);
 	return !(*sum & MV_REVOKES_RUNNING);
 }
 

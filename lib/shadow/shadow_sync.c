@@ -79,9 +79,7 @@ bool shadow_let_write(struct mv_shadow *s, struct shadow_frame *frame, uint64_t 
 /* Where the guest has it. */
 static void *table_at(const struct mv_shadow *s, uint64_t gpa)
 {
-	const struct shadow_slot *slot = shadow_slot_at(s, gpa);
-
-	return slot->region->hva + (gpa - slot->region->first_gpa);
+	return shadow_host_address(shadow_slot_at(s, gpa), gpa);
 }
 
 static struct shadow_frame *table_frame(struct mv_shadow *s, uint64_t gpa)

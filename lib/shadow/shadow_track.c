@@ -35,11 +35,10 @@ static bool part_of(struct mv_shadow *s, unsigned int number, uint64_t first_gpa
 		    struct part *part)
 {
 	struct shadow_slot *slot = &s->slots[number];
-	const struct mv_region *region = slot->region;
 
 	part->slot = slot;
-	part->first = first_gpa > region->first_gpa ? first_gpa : region->first_gpa;
-	part->last = last_gpa < region->last_gpa ? last_gpa : region->last_gpa;
+	part->first = first_gpa > slot->first_gpa ? first_gpa : slot->first_gpa;
+	part->last = last_gpa < slot->last_gpa ? last_gpa : slot->last_gpa;
 	return part->first <= part->last;
 }
 
@@ -200,7 +199,7 @@ int mv_shadow_track_dirty(struct mv_shadow *shadow, uint64_t first_gpa, bool on)
 	struct part part = { .slot = NULL };
 
 	for (unsigned int i = 0; i < shadow->slot_count && !part.slot; i++)
-		if (shadow->slots[i].region->first_gpa == first_gpa)
+		if (shadow->slots[i].first_gpa == first_gpa)
 			part_of(shadow, i, 0, UINT64_MAX, &part);
 	if (!part.slot)
 		return -ENOENT;

@@ -158,11 +158,15 @@ struct shadow_page {
 
 /**
  * struct shadow_slot - a region, held
+ * @first_gpa, @last_gpa: of it, here too: each step of a walk asks
+ * @mapped:  what to add to an address for where this process has it
  * @frames:  by level
  * @logging: the first write to each page is to be seen. Atomic
  */
 struct shadow_slot {
 	struct mv_region *region;
+	uint64_t first_gpa, last_gpa;
+	uintptr_t mapped;
 	struct shadow_frame *frames[SHADOW_SIZES];
 	uint32_t logging;
 };
