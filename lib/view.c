@@ -309,17 +309,19 @@ void mv_batch_wake(const struct mv_batch *batch)
 /* --- discard ---------------------------------------------------------------------------- */
 
 /**
- * struct discard - one call of mv_memory_discard()
+ * struct discard - one call of mv_memory_discard_ranges()
  * @drop, @ctx: the caller's
  * @dropped:    pages given up so far
  * @refused:    whether a page was not
- * @waited:     of the granule at hand: pages that somebody met busy
+ * @batch:      of the granule at hand: pages made busy
+ * @waited:     of these, and of those refused at once: what somebody met busy
  */
 struct discard {
 	void (*drop)(void *ctx, struct mv_batch *batch);
 	void *ctx;
 	uint64_t dropped;
 	bool refused;
+	struct mv_batch batch;
 	struct mv_batch waited;
 };
 
@@ -398,16 +400,23 @@ static void discard_batch(struct discard *discard, struct mv_batch *batch)
 	end_dropped(discard, batch);
 }
 
-static void discard_granule(struct discard *discard, struct mv_region *region, uint64_t first_page,
-			    unsigned int first, unsigned int last)
+/* The granule at hand is complete: its transaction. */
+static void finish_granule(struct discard *discard)
 {
-	struct mv_batch batch = { .region = region, .first_page = first_page };
-
-	discard->waited = batch;
-	begin_pages(discard, &batch, first, last);
-	if (!mv_batch_empty(&batch))
-		discard_batch(discard, &batch);
+	if (!mv_batch_empty(&discard->batch))
+		discard_batch(discard, &discard->batch);
 	mv_batch_wake(&discard->waited);
+}
+
+static void begin_granule(struct discard *discard, struct mv_region *region, uint64_t first_page)
+{
+	struct mv_batch none = { .region = region, .first_page = first_page };
+
+	if (discard->batch.region == region && discard->batch.first_page == first_page)
+		return;
+	finish_granule(discard);
+	discard->batch = none;
+	discard->waited = none;
 }
 
 static void discard_pages(struct discard *discard, const struct mv_pages *pages)
@@ -420,32 +429,80 @@ static void discard_pages(struct discard *discard, const struct mv_pages *pages)
 
 		if (last > pages->last_page)
 			last = pages->last_page;
-		discard_granule(discard, pages->region, base, (unsigned int)(page - base),
-				(unsigned int)(last - base));
+		begin_granule(discard, pages->region, base);
+		begin_pages(discard, &discard->batch, (unsigned int)(page - base),
+			    (unsigned int)(last - base));
 		page = last + 1;
 	}
+}
+
+static bool ranges_valid(const struct mv_gpa_range *ranges, size_t count)
+{
+	const uint64_t offset = MV_PAGE_SIZE - 1;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct mv_gpa_range *range = &ranges[i];
+
+		if (range->last_gpa < range->first_gpa || (range->first_gpa & offset) ||
+		    (range->last_gpa & offset) != offset)
+			return false;
+		if (i && range->first_gpa <= ranges[i - 1].last_gpa)
+			return false;
+	}
+	return true;
+}
+
+static void release_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges, size_t count)
+{
+	while (count--)
+		mv_memory_release_range(memory, ranges[count].first_gpa, ranges[count].last_gpa);
+}
+
+/* Held, so that no range can lose a region halfway. */
+static int hold_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		int error = mv_memory_hold_range(memory, ranges[i].first_gpa, ranges[i].last_gpa);
+
+		if (error) {
+			release_ranges(memory, ranges, i);
+			return error;
+		}
+	}
+	return 0;
+}
+
+int mv_memory_discard_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges,
+			     size_t count, void (*drop)(void *ctx, struct mv_batch *batch),
+			     void *ctx, uint64_t *dropped)
+{
+	struct discard discard = { .drop = drop, .ctx = ctx };
+	int error;
+
+	if (!drop || !ranges_valid(ranges, count))
+		return -EINVAL;
+	error = hold_ranges(memory, ranges, count);
+	if (error)
+		return error;
+	for (size_t i = 0; i < count; i++) {
+		struct mv_pages pages;
+
+		mv_pages_first(memory, ranges[i].first_gpa, ranges[i].last_gpa, &pages);
+		do
+			discard_pages(&discard, &pages);
+		while (mv_pages_next(&pages));
+	}
+	finish_granule(&discard);
+	release_ranges(memory, ranges, count);
+	if (dropped)
+		*dropped = discard.dropped;
+	return discard.refused ? -EBUSY : 0;
 }
 
 int mv_memory_discard(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa,
 		      void (*drop)(void *ctx, struct mv_batch *batch), void *ctx, uint64_t *dropped)
 {
-	const uint64_t offset = MV_PAGE_SIZE - 1;
-	struct discard discard = { .drop = drop, .ctx = ctx };
-	struct mv_pages pages;
-	int error;
+	const struct mv_gpa_range range = { .first_gpa = first_gpa, .last_gpa = last_gpa };
 
-	if (!drop || last_gpa < first_gpa || (first_gpa & offset) || (last_gpa & offset) != offset)
-		return -EINVAL;
-	/* Held, so that the range cannot lose a region halfway. */
-	error = mv_memory_hold_range(memory, first_gpa, last_gpa);
-	if (error)
-		return error;
-	mv_pages_first(memory, first_gpa, last_gpa, &pages);
-	do
-		discard_pages(&discard, &pages);
-	while (mv_pages_next(&pages));
-	mv_memory_release_range(memory, first_gpa, last_gpa);
-	if (dropped)
-		*dropped = discard.dropped;
-	return discard.refused ? -EBUSY : 0;
+	return mv_memory_discard_ranges(memory, &range, 1, drop, ctx, dropped);
 }

@@ -12,6 +12,7 @@
 #define MEMVIRT_VIEW_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <memvirt/memory.h>
@@ -131,22 +132,48 @@ void mv_batch_region_span(const struct mv_batch *batch, void **hva, uint64_t *gp
 bool mv_batch_next_run(const struct mv_batch *batch, unsigned int *bit, unsigned int *count);
 
 /**
- * mv_memory_discard() - give up the content of a range, as one transaction per granule
+ * struct mv_gpa_range - a closed range of guest-physical addresses
+ * @first_gpa: aligned to 4 KiB
+ * @last_gpa:  last address, inclusive; the length is a multiple of 4 KiB
+ */
+struct mv_gpa_range {
+	uint64_t first_gpa;
+	uint64_t last_gpa;
+};
+
+/**
+ * mv_memory_discard_ranges() - give up the content of ranges, as one transaction per granule
+ * @memory:  the memory
+ * @ranges:  ascending, without overlap; neighbours in a granule share its transaction
+ * @count:   of @ranges; 0 succeeds
+ * @drop:    called with each batch after the flush, to let the host's pages go; what it
+ *           leaves in the batch is gone, what it takes out keeps its content. Pages of all
+ *           states come: the ledger does not know what nobody manages.
+ * @ctx:     for @drop
+ * @dropped: where not NULL, set to the number of pages given up, also on -EBUSY
+ *
+ * Pages that are pinned, or that a view refuses, keep their content. When it returns 0
+ * every page of the ranges reads as zeros.
+ *
+ * Context: any thread but one that resolves faults; waits for busy pages; sleeps.
+ * Return: 0; -EINVAL for a bad range or order; -EFAULT where one leaves the regions, nothing
+ * done; -EBUSY where at least one page was refused.
+ */
+int mv_memory_discard_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges,
+			     size_t count, void (*drop)(void *ctx, struct mv_batch *batch),
+			     void *ctx, uint64_t *dropped);
+
+/**
+ * mv_memory_discard() - mv_memory_discard_ranges() of one range
  * @memory:    the memory
  * @first_gpa: aligned to 4 KiB
  * @last_gpa:  last address, inclusive; the length is a multiple of 4 KiB
- * @drop:      called with each batch after the flush, to let the host's pages go; what it
- *             leaves in the batch is gone, what it takes out keeps its content. Pages of all
- *             states come: the ledger does not know what nobody manages.
+ * @drop:      as there
  * @ctx:       for @drop
- * @dropped:   where not NULL, set to the number of pages given up, also on -EBUSY
+ * @dropped:   as there
  *
- * Pages that are pinned, or that a view refuses, keep their content. When it returns 0
- * every page of the range reads as zeros.
- *
- * Context: any thread but one that resolves faults; waits for busy pages; sleeps.
- * Return: 0; -EINVAL for a bad range; -EFAULT where it leaves the regions, nothing done;
- * -EBUSY where at least one page was refused.
+ * Context: as there.
+ * Return: as there.
  */
 int mv_memory_discard(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa,
 		      void (*drop)(void *ctx, struct mv_batch *batch), void *ctx,
