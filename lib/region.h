@@ -137,6 +137,13 @@ struct mv_region *mv_region_get(struct mv_memory *memory, uint64_t gpa);
 /* The same for all regions of a range. Return: 0; -EFAULT where it leaves them, none held. */
 int mv_memory_hold_range(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa);
 void mv_memory_release_range(struct mv_memory *memory, uint64_t first_gpa, uint64_t last_gpa);
+int mv_memory_hold_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges,
+			  size_t count);
+void mv_memory_release_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges,
+			      size_t count);
+
+/* Whether ranges are aligned, ascending and apart. */
+bool mv_gpa_ranges_valid(const struct mv_gpa_range *ranges, size_t count);
 
 /**
  * struct mv_pages - the part of a range that lies in one region

@@ -436,7 +436,7 @@ static void discard_pages(struct discard *discard, const struct mv_pages *pages)
 	}
 }
 
-static bool ranges_valid(const struct mv_gpa_range *ranges, size_t count)
+bool mv_gpa_ranges_valid(const struct mv_gpa_range *ranges, size_t count)
 {
 	const uint64_t offset = MV_PAGE_SIZE - 1;
 
@@ -452,20 +452,20 @@ static bool ranges_valid(const struct mv_gpa_range *ranges, size_t count)
 	return true;
 }
 
-static void release_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges, size_t count)
+void mv_memory_release_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges,
+			      size_t count)
 {
 	while (count--)
 		mv_memory_release_range(memory, ranges[count].first_gpa, ranges[count].last_gpa);
 }
 
-/* Held, so that no range can lose a region halfway. */
-static int hold_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges, size_t count)
+int mv_memory_hold_ranges(struct mv_memory *memory, const struct mv_gpa_range *ranges, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		int error = mv_memory_hold_range(memory, ranges[i].first_gpa, ranges[i].last_gpa);
 
 		if (error) {
-			release_ranges(memory, ranges, i);
+			mv_memory_release_ranges(memory, ranges, i);
 			return error;
 		}
 	}
@@ -479,9 +479,10 @@ int mv_memory_discard_ranges(struct mv_memory *memory, const struct mv_gpa_range
 	struct discard discard = { .drop = drop, .ctx = ctx };
 	int error;
 
-	if (!drop || !ranges_valid(ranges, count))
+	if (!drop || !mv_gpa_ranges_valid(ranges, count))
 		return -EINVAL;
-	error = hold_ranges(memory, ranges, count);
+	/* Held, so that no range can lose a region halfway. */
+	error = mv_memory_hold_ranges(memory, ranges, count);
 	if (error)
 		return error;
 	for (size_t i = 0; i < count; i++) {
@@ -493,7 +494,7 @@ int mv_memory_discard_ranges(struct mv_memory *memory, const struct mv_gpa_range
 		while (mv_pages_next(&pages));
 	}
 	finish_granule(&discard);
-	release_ranges(memory, ranges, count);
+	mv_memory_release_ranges(memory, ranges, count);
 	if (dropped)
 		*dropped = discard.dropped;
 	return discard.refused ? -EBUSY : 0;

@@ -20,6 +20,7 @@
 
 #include <memvirt/memory.h>
 #include <memvirt/store.h>
+#include <memvirt/view.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -177,16 +178,30 @@ void mv_pager_hold(struct mv_pager *pager, unsigned int reason);
 void mv_pager_unhold(struct mv_pager *pager, unsigned int reason);
 
 /**
- * mv_pager_discard() - the content of a range is given up
+ * mv_pager_discard_ranges() - the content of ranges is given up
+ * @pager:   the pager
+ * @ranges:  ascending, without overlap, in any regions of the memory, attached or not
+ * @count:   of @ranges
+ * @dropped: where not NULL, set to the number of pages given up, also on -EBUSY
+ *
+ * Pinned pages, and those that a view refuses, keep their content, and so does a part of a host
+ * page larger than 4 KiB. Many small ranges of a granule cost little more than one.
+ *
+ * Context: any thread but the pager's own; waits for busy pages; sleeps.
+ * Return: 0: the ranges read as zeros; -EINVAL; -EFAULT where one leaves the regions, nothing
+ * done; -EBUSY where a page kept its content.
+ */
+int mv_pager_discard_ranges(struct mv_pager *pager, const struct mv_gpa_range *ranges, size_t count,
+			    uint64_t *dropped);
+
+/**
+ * mv_pager_discard() - mv_pager_discard_ranges() of one range
  * @pager:     the pager
  * @first_gpa: aligned to 4 KiB
  * @last_gpa:  last address, inclusive; the length is a multiple of 4 KiB
  *
- * Pinned pages, and those that a view refuses, keep their content.
- *
- * Context: any thread but the pager's own; waits for busy pages; sleeps.
- * Return: 0: the range reads as zeros; -EINVAL; -EFAULT where it leaves the regions;
- * -EBUSY where a page kept its content.
+ * Context: as there.
+ * Return: as there.
  */
 int mv_pager_discard(struct mv_pager *pager, uint64_t first_gpa, uint64_t last_gpa);
 

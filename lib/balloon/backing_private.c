@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "host_pages.h"
 #include "pager_internal.h"
 #include "uffd.h"
 
@@ -168,22 +169,14 @@ static void private_commit(struct pager_region *pr, const struct mv_batch *batch
 {
 }
 
-static void drop_staging(struct pager_region *pr, uint64_t page, uint64_t count)
-{
-	madvise(pr_alias(pr, page), count << MV_PAGE_SHIFT, MADV_DONTNEED);
-}
-
 static void private_drop(struct pager_region *pr, struct mv_batch *batch)
 {
-	unsigned int bit = 0, count;
-
-	for (; mv_batch_next_run(batch, &bit, &count); bit += count)
-		drop_staging(pr, batch->first_page + bit, count);
+	mv_host_pages_advise(batch, pr_alias(pr, batch->first_page), MADV_DONTNEED, NULL);
 }
 
 static void private_sweep(struct pager_region *pr, uint64_t page)
 {
-	drop_staging(pr, page, 1);
+	madvise(pr_alias(pr, page), MV_PAGE_SIZE, MADV_DONTNEED);
 }
 
 const struct backing_ops mv_backing_private = {

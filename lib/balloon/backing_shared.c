@@ -12,12 +12,12 @@
  * it is only read of pages known to be in the file, by the page's owner.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "host_pages.h"
 #include "pager_internal.h"
 #include "uffd.h"
 
@@ -97,11 +97,7 @@ static void shared_abort(struct pager_region *pr, const struct mv_batch *batch)
 
 static void shared_commit(struct pager_region *pr, const struct mv_batch *batch)
 {
-	unsigned int bit = 0, count;
-
-	for (; mv_batch_next_run(batch, &bit, &count); bit += count)
-		madvise(pr_hva(pr, batch->first_page + bit), (size_t)count << MV_PAGE_SHIFT,
-			MADV_DONTNEED);
+	mv_host_pages_advise(batch, pr_hva(pr, batch->first_page), MADV_DONTNEED, NULL);
 }
 
 static int shared_map(struct pager_region *pr, uint64_t page)
@@ -111,19 +107,7 @@ static int shared_map(struct pager_region *pr, uint64_t page)
 
 static void shared_drop(struct pager_region *pr, struct mv_batch *batch)
 {
-	struct mv_region *region = pr->region;
-	unsigned int bit = 0, count;
-
-	for (; mv_batch_next_run(batch, &bit, &count); bit += count) {
-		uint64_t offset = (batch->first_page + bit) << MV_PAGE_SHIFT;
-
-		if (!fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			       (off_t)(region->fd_offset + offset), (off_t)count << MV_PAGE_SHIFT))
-			continue;
-		/* A seal, or a signal: the pages are still there, all of them or some. */
-		for (unsigned int i = 0; i < count; i++)
-			mv_batch_take(batch, bit + i);
-	}
+	mv_host_pages_punch(batch);
 }
 
 /* The alias is the file itself. */

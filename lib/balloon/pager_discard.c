@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "host_pages.h"
 #include "pager_internal.h"
 
 /* The caller owns the page, whose content the host has let go. */
@@ -28,9 +29,8 @@ static void end_discarded(struct pager_region *pr, uint64_t page, uint32_t word)
  * What is resident is unmapped by now; what is stored needs only the store to forget it.
  * The core ends the pages and clears UNMAPPED, of which it keeps no count.
  */
-static void drop_batch(void *ctx, struct mv_batch *batch)
+static void drop_managed(struct pager_region *pr, struct mv_batch *batch)
 {
-	struct pager_region *pr = ctx;
 	struct mv_store *store = pr->pager->store;
 	struct mv_batch resident = *batch;
 	uint64_t unmapped = 0;
@@ -55,58 +55,97 @@ static void drop_batch(void *ctx, struct mv_batch *batch)
 	__atomic_fetch_sub(&pr->pager->unmapped, unmapped, __ATOMIC_RELAXED);
 }
 
-static int discard_in_region(struct pager_region *pr, uint64_t first_gpa, uint64_t last_gpa)
+/* Under pager->lock no region is armed or retired, so what is found stays. */
+static struct pager_region *managed_region(struct mv_pager *pager, const struct mv_region *region)
 {
-	uint64_t first = (first_gpa - pr->region->first_gpa) >> MV_GRANULE_SHIFT;
-	uint64_t last = (last_gpa - pr->region->first_gpa) >> MV_GRANULE_SHIFT;
-	uint64_t dropped = 0;
+	struct pager_region *pr;
 
-	pr_claim_wait(pr, first, last);
-	int error = mv_memory_discard(pr->region->memory, first_gpa, last_gpa, drop_batch, pr,
-				      &dropped);
-
-	pr_unclaim(pr, first, last);
-	pager_count(&pr->pager->count.discards, dropped);
-	return error;
+	mv_memory_read_enter(pager->memory);
+	pr = pager_region_of(pager, region);
+	mv_memory_read_leave(pager->memory);
+	return pr;
 }
 
-/* The armed region that holds an address. Held until released; it may be retired meanwhile. */
-static struct pager_region *region_at_gpa(struct mv_pager *pager, uint64_t gpa)
+static void drop_batch(void *ctx, struct mv_batch *batch)
 {
-	struct mv_region *region = mv_region_by_gpa(pager->memory, gpa);
+	struct pager_region *pr = managed_region(ctx, batch->region);
 
-	return region ? pager_region_of(pager, region) : NULL;
+	if (pr)
+		drop_managed(pr, batch);
+	else
+		mv_host_pages_drop(batch);
+}
+
+/* The last granule claimed, for neighbouring ranges may share one. */
+struct claimed {
+	struct pager_region *pr;
+	uint64_t granule;
+};
+
+/* Claim the granules of one range, or let them go. The range's regions are held. */
+static void claim_range(struct mv_pager *pager, const struct mv_gpa_range *range,
+			struct claimed *last, bool claim)
+{
+	struct mv_pages pages;
+
+	mv_pages_first(pager->memory, range->first_gpa, range->last_gpa, &pages);
+	do {
+		struct pager_region *pr = managed_region(pager, pages.region);
+		uint64_t first = pages.first_page / MV_GRANULE_PAGES;
+		uint64_t granule = pages.last_page / MV_GRANULE_PAGES;
+
+		if (!pr)
+			continue;
+		if (last->pr == pr && last->granule == first)
+			first++;
+		*last = (struct claimed){ .pr = pr, .granule = granule };
+		if (first > granule)
+			continue;
+		if (claim)
+			pr_claim_wait(pr, first, granule);
+		else
+			pr_unclaim(pr, first, granule);
+	} while (mv_pages_next(&pages));
+}
+
+static void claim_ranges(struct mv_pager *pager, const struct mv_gpa_range *ranges, size_t count,
+			 bool claim)
+{
+	struct claimed last = { .pr = NULL };
+
+	for (size_t i = 0; i < count; i++)
+		claim_range(pager, &ranges[i], &last, claim);
+}
+
+int mv_pager_discard_ranges(struct mv_pager *pager, const struct mv_gpa_range *ranges, size_t count,
+			    uint64_t *dropped)
+{
+	struct mv_memory *memory = pager->memory;
+	uint64_t gone = 0;
+	int error;
+
+	if (!mv_gpa_ranges_valid(ranges, count))
+		return -EINVAL;
+	error = mv_memory_hold_ranges(memory, ranges, count);
+	if (error)
+		return error;
+	pthread_mutex_lock(&pager->lock);
+	claim_ranges(pager, ranges, count, true);
+	error = mv_memory_discard_ranges(memory, ranges, count, drop_batch, pager, &gone);
+	claim_ranges(pager, ranges, count, false);
+	pager_count(&pager->count.discards, gone);
+	pthread_mutex_unlock(&pager->lock);
+	mv_memory_release_ranges(memory, ranges, count);
+	if (dropped)
+		*dropped = gone;
+	return error;
 }
 
 int mv_pager_discard(struct mv_pager *pager, uint64_t first_gpa, uint64_t last_gpa)
 {
-	struct mv_memory *memory = pager->memory;
-	int result = 0;
+	const struct mv_gpa_range range = { .first_gpa = first_gpa, .last_gpa = last_gpa };
 
-	if (last_gpa < first_gpa || first_gpa % MV_PAGE_SIZE || ~last_gpa % MV_PAGE_SIZE)
-		return -EINVAL;
-	pthread_mutex_lock(&pager->lock);
-	for (uint64_t at = first_gpa; result == 0 || result == -EBUSY;) {
-		struct pager_region *pr;
-
-		mv_memory_read_enter(memory);
-		pr = region_at_gpa(pager, at);
-		mv_memory_read_leave(memory);
-		if (!pr) {
-			result = -EFAULT;
-			break;
-		}
-		uint64_t last = last_gpa < pr->region->last_gpa ? last_gpa : pr->region->last_gpa;
-		int error = discard_in_region(pr, at, last);
-
-		if (error)
-			result = error;
-		if (last == last_gpa)
-			break;
-		at = last + 1;
-	}
-	pthread_mutex_unlock(&pager->lock);
-	return result;
+	return mv_pager_discard_ranges(pager, &range, 1, NULL);
 }
 
 /* --- around the VMM's own system call ---------------------------------------------------- */
