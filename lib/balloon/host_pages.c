@@ -16,9 +16,9 @@
 
 #include "host_pages.h"
 
-#define RUNS_MAX	 (MV_GRANULE_PAGES / 2)
+#define RUNS_MAX	  (MV_GRANULE_PAGES / 2)
 #define RUNS_WORTH_A_CALL 3
-#define MV_PIDFD_SELF	 (-10000) /* the calling thread, without a descriptor (Linux 6.14) */
+#define MV_PIDFD_SELF	  (-10000) /* the calling thread, without a descriptor (Linux 6.14) */
 
 uint64_t mv_host_page_bytes(const struct mv_region *region)
 {
@@ -77,7 +77,8 @@ void mv_host_pages_advise(const struct mv_batch *batch, void *base, int advice,
 			continue;
 		}
 		done = 0; /* the run it ended in is begun again, which hurts nothing */
-		if (madvise((unsigned char *)base + ((size_t)bit << MV_PAGE_SHIFT), bytes, advice) &&
+		if (madvise((unsigned char *)base + ((size_t)bit << MV_PAGE_SHIFT), bytes,
+			    advice) &&
 		    refused)
 			take_run(refused, bit, count);
 	}

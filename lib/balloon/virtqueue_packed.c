@@ -90,7 +90,8 @@ static int take_chain(struct mv_virtqueue *queue, struct mv_virtqueue_chain *cha
 		if (flags & VRING_DESC_F_INDIRECT)
 			return chain->slots == 1 ? take_indirect(queue, &desc, chain)
 						 : mv_virtqueue_break(queue);
-		if (!mv_virtqueue_add(queue, chain, desc.addr, desc.len, flags & VRING_DESC_F_WRITE))
+		if (!mv_virtqueue_add(queue, chain, desc.addr, desc.len,
+				      flags & VRING_DESC_F_WRITE))
 			break;
 		chain->id = desc.id;
 		if (!(flags & VRING_DESC_F_NEXT))
@@ -132,7 +133,7 @@ static void packed_put(struct mv_virtqueue *queue, const struct mv_virtqueue_cha
 static bool mark_passed(const struct mv_virtqueue *queue, uint16_t off_wrap)
 {
 	bool wrap = off_wrap >> VRING_PACKED_EVENT_F_WRAP_CTR;
-	uint16_t mark = off_wrap & (uint16_t)~(1u << VRING_PACKED_EVENT_F_WRAP_CTR);
+	uint16_t mark = off_wrap & (uint16_t) ~(1u << VRING_PACKED_EVENT_F_WRAP_CTR);
 
 	if (wrap != queue->put_wrap)
 		mark -= (uint16_t)queue->entries;
@@ -161,8 +162,8 @@ static void packed_kicks(struct mv_virtqueue *queue, bool want)
 		mv_ring_store(&event->flags, VRING_PACKED_EVENT_FLAG_DESC);
 		return;
 	}
-	mv_ring_store(&event->flags, want ? VRING_PACKED_EVENT_FLAG_ENABLE
-					  : VRING_PACKED_EVENT_FLAG_DISABLE);
+	mv_ring_store(&event->flags,
+		      want ? VRING_PACKED_EVENT_FLAG_ENABLE : VRING_PACKED_EVENT_FLAG_DISABLE);
 }
 
 const struct mv_virtqueue_ops mv_virtqueue_packed = {
