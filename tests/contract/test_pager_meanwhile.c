@@ -151,6 +151,33 @@ static void test_api_discard(void **state)
 	rig_close(&rig);
 }
 
+/* Scattered pages, under eviction, with a limit and without one. */
+static void test_api_discard_ranges(void **state)
+{
+	for (int limited = 0; limited < 2; limited++) {
+		struct mv_gpa_range ranges[256];
+		uint64_t dropped = 0;
+
+		rig_open_full(&rig, rig_kind_of(state), 1024, limited ? MIB : MV_PAGER_UNLIMITED);
+		for (unsigned int i = 0; i < 256; i++) {
+			uint64_t gpa = RIG_GPA + (4 * i + i % 3) * MV_PAGE_SIZE;
+
+			ranges[i] = (struct mv_gpa_range){ gpa, gpa + MV_PAGE_SIZE - 1 };
+		}
+		assert_int_equal(mv_pager_discard_ranges(rig.pager, ranges, 256, &dropped), 0);
+		assert_int_equal(dropped, 256);
+		for (uint64_t page = 0; page < rig.pages; page++)
+			assert_true(page % 4 == page / 4 % 3
+					    ? rig_page_is_zero(rig_page(&rig, page))
+					    : rig_check_page(rig_page(&rig, page), page, 0));
+		ranges[255].first_gpa = ranges[0].first_gpa;
+		assert_int_equal(mv_pager_discard_ranges(rig.pager, ranges, 256, NULL), -EINVAL);
+		rig_fill(&rig);
+		assert_int_equal(rig_check(&rig), 0);
+		rig_close(&rig);
+	}
+}
+
 static void test_api_discard_refuses_pinned(void **state)
 {
 	uint64_t gpa = RIG_GPA + 5 * MV_PAGE_SIZE;
@@ -314,6 +341,7 @@ int main(void)
 		RIG_BOTH(test_pin_ends_an_eviction),
 		RIG_BOTH(test_discards_read_as_zeros),
 		RIG_BOTH(test_api_discard),
+		RIG_BOTH(test_api_discard_ranges),
 		RIG_BOTH(test_api_discard_refuses_pinned),
 		RIG_BOTH(test_discard_meets_an_eviction),
 		RIG_BOTH(test_failed_discard_keeps_content),

@@ -376,6 +376,55 @@ static void discard_goes_granule_by_granule(void **state)
 	guest_check_counts(&scene->guest);
 }
 
+static struct mv_gpa_range pages_range(uint64_t first_page, uint64_t last_page)
+{
+	return (struct mv_gpa_range){ first_page * PAGE, last_page * PAGE + PAGE - 1 };
+}
+
+static void ranges_of_a_granule_share_a_transaction(void **state)
+{
+	struct scene *scene = *state;
+	const struct mv_gpa_range ranges[] = { pages_range(3, 3), pages_range(7, 9),
+					       pages_range(500, 513), pages_range(520, 520) };
+	uint64_t dropped = 0;
+
+	assert_int_equal(
+		mv_memory_discard_ranges(scene->guest.memory, ranges, 4, drop, scene, &dropped), 0);
+	assert_int_equal(dropped, 19);
+	assert_int_equal(scene->count, 2);
+	for (uint64_t page = 0; page < PAGES; page++) {
+		bool gone = page == 3 || (page >= 7 && page <= 9) || (page >= 500 && page <= 513) ||
+			    page == 520;
+
+		assert_int_equal(*guest_word(&scene->guest, page * PAGE),
+				 gone ? MV_PAGE_DISCARDED : MV_PAGE_ABSENT);
+	}
+	assert_int_equal(guest_region(&scene->guest, 0)->holds, 0);
+	guest_check_counts(&scene->guest);
+}
+
+static void ranges_are_refused_as_a_whole(void **state)
+{
+	struct scene *scene = *state;
+	const struct mv_gpa_range backwards[] = { pages_range(5, 6), pages_range(1, 2) };
+	const struct mv_gpa_range overlap[] = { pages_range(5, 6), pages_range(6, 7) };
+	const struct mv_gpa_range outside[] = { pages_range(5, 6), pages_range(PAGES, PAGES) };
+	struct mv_memory *memory = scene->guest.memory;
+	uint64_t dropped = 7;
+
+	assert_int_equal(mv_memory_discard_ranges(memory, backwards, 2, drop, scene, &dropped),
+			 -EINVAL);
+	assert_int_equal(mv_memory_discard_ranges(memory, overlap, 2, drop, scene, &dropped),
+			 -EINVAL);
+	assert_int_equal(mv_memory_discard_ranges(memory, outside, 2, drop, scene, &dropped),
+			 -EFAULT);
+	assert_int_equal(dropped, 7);
+	assert_int_equal(scene->count, 0);
+	assert_int_equal(mv_memory_discard_ranges(memory, NULL, 0, drop, scene, &dropped), 0);
+	assert_int_equal(dropped, 0);
+	assert_int_equal(guest_region(&scene->guest, 0)->holds, 0);
+}
+
 static void the_drop_comes_after_the_flush(void **state)
 {
 	struct scene *scene = *state;
@@ -517,6 +566,8 @@ int main(void)
 		TEST(a_grant_reaches_all_in_spite_of_one),
 		TEST(discard_refuses_bad_ranges),
 		TEST(discard_goes_granule_by_granule),
+		TEST(ranges_of_a_granule_share_a_transaction),
+		TEST(ranges_are_refused_as_a_whole),
 		TEST(the_drop_comes_after_the_flush),
 		TEST(a_pinned_page_keeps_its_content),
 		TEST(a_page_that_a_view_refuses_keeps_its_state),
