@@ -138,6 +138,8 @@ $(FUZZERS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(FUZZ_MAIN) $(BUILD)/lib/l
 	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(FUZZ),-fsanitize=fuzzer) -o $@ $^ -lcmocka $(TOOL_LIBS) \
 		$(LIBS) -lm
 
+# The driver's side of a virtqueue is the tests' own.
+$(BUILD)/bench/bench_balloon: $(call obj,tests/support/virtio_driver.c)
 $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_SRC)) $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS) -lm

@@ -73,6 +73,7 @@ struct mv_balloon {
 
 	uint32_t *collected; /* page numbers, some twice, some taken back meanwhile */
 	size_t collected_count;
+	bool collected_mixed; /* not in ascending order */
 	struct mv_gpa_range *ranges; /* of what goes, while it goes */
 
 	bool stats_held; /* the guest's buffer, given back to ask for more */

@@ -122,6 +122,12 @@ static void sweep_page(struct mv_balloon *balloon, struct sweep *sweep, uint64_t
 		balloon->ranges[sweep->count++] = (struct mv_gpa_range){ first, past - 1 };
 }
 
+static void forget_collected(struct mv_balloon *balloon)
+{
+	balloon->collected_count = 0;
+	balloon->collected_mixed = false;
+}
+
 static int by_number(const void *a, const void *b)
 {
 	uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
@@ -135,10 +141,13 @@ void mv_balloon_settle_locked(struct mv_balloon *balloon)
 
 	if (!balloon->collected_count)
 		return;
-	qsort(balloon->collected, balloon->collected_count, sizeof(*balloon->collected), by_number);
+	/* Guests often give what lies in a row. */
+	if (balloon->collected_mixed)
+		qsort(balloon->collected, balloon->collected_count, sizeof(*balloon->collected),
+		      by_number);
 	for (size_t i = 0; i < balloon->collected_count; i++)
 		sweep_page(balloon, &sweep, (uint64_t)balloon->collected[i] << MV_PAGE_SHIFT);
-	balloon->collected_count = 0;
+	forget_collected(balloon);
 	balloon->count.dropped += mv_balloon_drop(balloon, balloon->ranges, sweep.count);
 }
 
@@ -150,6 +159,15 @@ void mv_balloon_settle(struct mv_balloon *balloon)
 }
 
 /* --- what the guest names ------------------------------------------------------------------ */
+
+static void collect(struct mv_balloon *balloon, uint32_t pfn)
+{
+	if (balloon->collected_count == BALLOON_COLLECT_MAX)
+		mv_balloon_settle_locked(balloon);
+	if (balloon->collected_count && pfn < balloon->collected[balloon->collected_count - 1])
+		balloon->collected_mixed = true;
+	balloon->collected[balloon->collected_count++] = pfn;
+}
 
 static void give(struct mv_balloon *balloon, uint32_t pfn)
 {
@@ -165,9 +183,7 @@ static void give(struct mv_balloon *balloon, uint32_t pfn)
 	balloon->given_pages++;
 	if (pfn >= balloon->given_past)
 		balloon->given_past = (uint64_t)pfn + 1;
-	if (balloon->collected_count == BALLOON_COLLECT_MAX)
-		mv_balloon_settle_locked(balloon);
-	balloon->collected[balloon->collected_count++] = pfn;
+	collect(balloon, pfn);
 }
 
 static void tell_returned(struct mv_balloon *balloon, uint64_t first_pfn, uint64_t past_pfn)
@@ -223,7 +239,7 @@ void mv_balloon_return_all(struct mv_balloon *balloon)
 	/* All of it reads as zeros again, and takes no memory. */
 	madvise(balloon->given, BALLOON_PFNS / 8, MADV_DONTNEED);
 	balloon->given_past = balloon->given_pages = 0;
-	balloon->collected_count = 0;
+	forget_collected(balloon);
 }
 
 /* --- buffers of page numbers --------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* See virtio_driver.h. Shares no code with the device: the rings are filled as the manual says. */
+#include <assert.h>
 #include <string.h>
 
-#include "support/testing.h"
 #include "support/virtio_driver.h"
 
 #define DRIVER_AREA 0x2000 /* from one ring to the next */
@@ -35,7 +35,7 @@ static struct vring_used *used_ring(struct virtio_driver *driver)
 void driver_start(struct virtio_driver *driver, unsigned char *ram, uint64_t base,
 		  unsigned int entries, bool packed, bool event_index)
 {
-	insist(entries <= DRIVER_ENTRIES_MAX);
+	assert(entries <= DRIVER_ENTRIES_MAX);
 	*driver = (struct virtio_driver){
 		.ram = ram,
 		.base = base,
