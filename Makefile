@@ -65,10 +65,10 @@ BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 # What tests of virtual machines run beside them.
 REPLAYS	:= $(patsubst tests/rig/replay/%.c,$(BUILD)/tests/rig/%,$(wildcard tests/rig/replay/*.c))
-# A processor has no sanitizers.
-METAL_ROM := $(if $(SAN),,$(BUILD)/tests/metal/metal.rom)
+# A processor has no sanitizers, and nowhere to count its statements.
+METAL_ROM := $(if $(SAN)$(COVERAGE),,$(BUILD)/tests/metal/metal.rom)
 
-.PHONY: all help demo check check-asan check-tsan check-exhaustive check-fuzz check-long check-layers \
+.PHONY: all help demo check check-asan check-tsan check-exhaustive check-fuzz check-long coverage check-layers \
 	check-headers bench install clean \
 	modules setup tests race-tests fuzzers benches
 .DEFAULT_GOAL := all
@@ -204,6 +204,11 @@ check-tsan:  ## the race tests under ThreadSanitizer
 check-exhaustive: setup  ## all combinations, of which `make check` takes a minute's share
 	@$(MAKE) --no-print-directory tests
 	@EXHAUSTIVE=1 tests/run --build $(BUILD) --only exhaustive $(TESTFLAGS)
+
+coverage: setup  ## which statements of the library the quick tests run, file by file
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage COVERAGE=1 CFLAGS='-O0 -g --coverage' \
+		LDFLAGS=--coverage tests
+	@scripts/coverage --build $(BUILD)/coverage
 
 check-long: setup  ## storms and random operations by the million, for tens of minutes
 	@$(MAKE) --no-print-directory tests
