@@ -104,7 +104,6 @@ MV_INLINE unsigned int mv_index(const struct mv_format *f, unsigned int level, u
 	return (unsigned int)(address >> f->shift[level]) & ((1u << f->index_lg2[level]) - 1);
 }
 
-/* Bytes of address that one entry of a level stands for, less one. */
 /*
  * A sum that is made before what it is added to is known. Left to themselves, compilers add in an
  * order that makes the next load of a walk wait longer for the last one.
@@ -115,6 +114,7 @@ MV_INLINE uint64_t mv_sum_first(uint64_t sum)
 	return sum;
 }
 
+/* Bytes of address that one entry of a level stands for, less one. */
 MV_INLINE uint64_t mv_span_mask(const struct mv_format *f, unsigned int level)
 {
 	return MV_BIT(f->shift[level]) - 1;
