@@ -8,6 +8,10 @@
  * the host does. The guest is not trusted: what it says wrongly is counted and ignored, a queue
  * that breaks the rules is stopped, and a call does a bounded amount of work.
  *
+ * Where a device reaches guest memory by addresses that were mapped for it, either its mappings are
+ * a view of the memory, or what it reaches is pinned, or the pager has MV_PAGER_HOLD_DMA: otherwise
+ * it would go on using pages that the guest does not see any more.
+ *
  * Modern devices only (VIRTIO_F_VERSION_1).
  */
 #ifndef MEMVIRT_BALLOON_H

@@ -163,7 +163,7 @@ enum mv_pager_hold {
  * @pager:  the pager
  * @reason: bits of enum mv_pager_hold
  *
- * When it returns no eviction is under way. Pages that are stored come back when touched;
+ * When it returns no eviction is under way, and under MV_PAGER_HOLD_DMA no discard of ours. Pages that are stored come back when touched;
  * where others must find them without a fault, detach.
  *
  * Context: any thread but the pager's own; waits for evictions under way.
@@ -185,7 +185,7 @@ void mv_pager_unhold(struct mv_pager *pager, unsigned int reason);
  * @dropped: where not NULL, set to the number of pages given up, also on -EBUSY
  *
  * Pinned pages, and those that a view refuses, keep their content, and so does a part of a host
- * page larger than 4 KiB. Many small ranges of a granule cost little more than one.
+ * page larger than 4 KiB; under MV_PAGER_HOLD_DMA all do. Many small ranges of a granule cost little more than one.
  *
  * Context: any thread but the pager's own; waits for busy pages; sleeps.
  * Return: 0: the ranges read as zeros; -EINVAL; -EFAULT where one leaves the regions, nothing

@@ -35,7 +35,7 @@ static void drop_managed(struct pager_region *pr, struct mv_batch *batch)
 	struct mv_batch resident = *batch;
 	uint64_t unmapped = 0;
 
-	mv_batch_for_each_page(batch, bit) {
+	mv_batch_for_each_page (batch, bit) {
 		uint32_t word = mv_page_load(mv_batch_word(batch, bit));
 
 		/* Its marker in the mapping is not ours to take away. */
@@ -117,6 +117,24 @@ static void claim_ranges(struct mv_pager *pager, const struct mv_gpa_range *rang
 		claim_range(pager, &ranges[i], &last, claim);
 }
 
+/*
+ * Under a hold for DMA any page may be one that a device goes on to use where it is, whatever the
+ * processor then finds there. mv_pager_hold() waits for the lock, so none is missed.
+ */
+static int discard_locked(struct mv_pager *pager, const struct mv_gpa_range *ranges, size_t count,
+			  uint64_t *gone)
+{
+	int error;
+
+	if (__atomic_load_n(&pager->holds, __ATOMIC_SEQ_CST) & MV_PAGER_HOLD_DMA)
+		return count ? -EBUSY : 0;
+	claim_ranges(pager, ranges, count, true);
+	error = mv_memory_discard_ranges(pager->memory, ranges, count, drop_batch, pager, gone);
+	claim_ranges(pager, ranges, count, false);
+	pager_count(&pager->count.discards, *gone);
+	return error;
+}
+
 int mv_pager_discard_ranges(struct mv_pager *pager, const struct mv_gpa_range *ranges, size_t count,
 			    uint64_t *dropped)
 {
@@ -130,10 +148,7 @@ int mv_pager_discard_ranges(struct mv_pager *pager, const struct mv_gpa_range *r
 	if (error)
 		return error;
 	pthread_mutex_lock(&pager->lock);
-	claim_ranges(pager, ranges, count, true);
-	error = mv_memory_discard_ranges(memory, ranges, count, drop_batch, pager, &gone);
-	claim_ranges(pager, ranges, count, false);
-	pager_count(&pager->count.discards, gone);
+	error = discard_locked(pager, ranges, count, &gone);
 	pthread_mutex_unlock(&pager->lock);
 	mv_memory_release_ranges(memory, ranges, count);
 	if (dropped)
@@ -238,8 +253,8 @@ static int call_around(struct pager_region *pr, uint64_t offset, uint64_t len,
 	return result;
 }
 
-int mv_pager_discard_around(struct mv_pager *pager, void *hva, uint64_t len,
-			    int (*call)(void *ctx), void *ctx)
+int mv_pager_discard_around(struct mv_pager *pager, void *hva, uint64_t len, int (*call)(void *ctx),
+			    void *ctx)
 {
 	struct mv_memory *memory = pager->memory;
 	struct pager_region *pr;

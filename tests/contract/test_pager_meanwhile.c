@@ -178,6 +178,24 @@ static void test_api_discard_ranges(void **state)
 	}
 }
 
+/* Of what a device reaches nothing goes, with a limit and without one. */
+static void test_api_discard_refuses_under_dma(void **state)
+{
+	for (int limited = 0; limited < 2; limited++) {
+		const uint64_t last = RIG_GPA + 8 * MV_PAGE_SIZE - 1;
+
+		rig_open_full(&rig, rig_kind_of(state), 1024, limited ? MIB : MV_PAGER_UNLIMITED);
+		mv_pager_hold(rig.pager, MV_PAGER_HOLD_DMA);
+		assert_int_equal(mv_pager_discard(rig.pager, RIG_GPA, last), -EBUSY);
+		assert_int_equal(rig_check(&rig), 0);
+		mv_pager_unhold(rig.pager, MV_PAGER_HOLD_DMA);
+		assert_int_equal(mv_pager_discard(rig.pager, RIG_GPA, last), 0);
+		for (uint64_t page = 0; page < 8; page++)
+			assert_true(rig_page_is_zero(rig_page(&rig, page)));
+		rig_close(&rig);
+	}
+}
+
 static void test_api_discard_refuses_pinned(void **state)
 {
 	uint64_t gpa = RIG_GPA + 5 * MV_PAGE_SIZE;
@@ -342,6 +360,7 @@ int main(void)
 		RIG_BOTH(test_discards_read_as_zeros),
 		RIG_BOTH(test_api_discard),
 		RIG_BOTH(test_api_discard_ranges),
+		RIG_BOTH(test_api_discard_refuses_under_dma),
 		RIG_BOTH(test_api_discard_refuses_pinned),
 		RIG_BOTH(test_discard_meets_an_eviction),
 		RIG_BOTH(test_failed_discard_keeps_content),
