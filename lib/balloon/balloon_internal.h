@@ -21,6 +21,10 @@
 
 #include "../region.h"
 
+/* What queues are for, and their numbers in the standard; that of STATS is so in Linux' count, too.
+ */
+enum balloon_queue { INFLATE, DEFLATE, STATS, HINTS, REPORTS };
+
 /* Work of one mv_balloon_kick(), in pages, descriptors or buffers: some milliseconds. */
 #define BALLOON_WORK_PER_KICK 32768
 
@@ -73,12 +77,11 @@ struct mv_balloon {
 
 	uint32_t *collected; /* page numbers, some twice, some taken back meanwhile */
 	size_t collected_count;
-	bool collected_mixed; /* not in ascending order */
+	bool collected_mixed;	     /* not in ascending order */
 	struct mv_gpa_range *ranges; /* of what goes, while it goes */
 
 	bool stats_held; /* the guest's buffer, given back to ask for more */
 	struct mv_virtqueue_chain stats_chain;
-	unsigned int stats_queue;
 	struct mv_balloon_guest_stats guest;
 
 	enum balloon_hinting hinting;
@@ -118,9 +121,6 @@ void mv_balloon_return_all(struct mv_balloon *balloon);
 
 void mv_balloon_interrupt(struct mv_balloon *balloon, unsigned int queue);
 void mv_balloon_config_changed(struct mv_balloon *balloon);
-
-/* A number of a queue by what it is for, among those in use; -1 where there is none. */
-int mv_balloon_stats_queue(const struct mv_balloon *balloon);
 
 static inline bool balloon_has(const struct mv_balloon *balloon, uint64_t feature)
 {

@@ -7,8 +7,6 @@
 
 #include "balloon_internal.h"
 
-enum { INFLATE, DEFLATE, STATS, HINTS, REPORTS };
-
 /**
  * struct balloon_role - what a queue is for
  * @feature: by which it exists; 0: it always does
@@ -55,11 +53,6 @@ static int role_of(const struct mv_balloon *balloon, unsigned int queue)
 		if (role_exists(balloon, role) && number++ == queue)
 			return (int)role;
 	return -1;
-}
-
-int mv_balloon_stats_queue(const struct mv_balloon *balloon)
-{
-	return balloon_has(balloon, MV_BALLOON_STATS) && balloon->queues[STATS] ? STATS : -1;
 }
 
 static int set_queue_locked(struct mv_balloon *balloon, unsigned int queue,
@@ -172,8 +165,10 @@ static int kick_locked(struct mv_balloon *balloon, unsigned int queue)
 	struct mv_virtqueue *vq = balloon->queues[queue];
 	int role = role_of(balloon, queue), found;
 
-	if (role < 0 || mv_virtqueue_broken(vq))
-		return role < 0 ? -EINVAL : -EPROTO;
+	if (role < 0)
+		return -EINVAL;
+	if (mv_virtqueue_broken(vq))
+		return -EPROTO;
 	found = serve_queue(balloon, queue, &roles[role]);
 	mv_balloon_interrupt(balloon, queue);
 	if (found < 0) {

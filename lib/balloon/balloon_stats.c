@@ -42,7 +42,7 @@ static void read_entries(struct mv_balloon *balloon, const struct mv_virtqueue_s
 
 static void give_back(struct mv_balloon *balloon)
 {
-	mv_virtqueue_put(balloon->queues[balloon->stats_queue], &balloon->stats_chain, 0);
+	mv_virtqueue_put(balloon->queues[STATS], &balloon->stats_chain, 0);
 	balloon->stats_held = false;
 }
 
@@ -55,7 +55,6 @@ void mv_balloon_serve_stats(struct mv_balloon *balloon, struct balloon_work *wor
 	/* In one piece, as every driver sends it. */
 	read_entries(balloon, &work->chain.segments[0]);
 	work->active = false;
-	balloon->stats_queue = (unsigned int)mv_balloon_stats_queue(balloon);
 	balloon->stats_chain = work->chain;
 	balloon->stats_held = true;
 }
@@ -72,7 +71,7 @@ int mv_balloon_ask_stats(struct mv_balloon *balloon)
 		error = -EAGAIN;
 	} else {
 		give_back(balloon);
-		mv_balloon_interrupt(balloon, balloon->stats_queue);
+		mv_balloon_interrupt(balloon, STATS);
 	}
 	pthread_mutex_unlock(&balloon->lock);
 	return error;

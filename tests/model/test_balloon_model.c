@@ -7,9 +7,8 @@
 #include "support/balloon_rig.h"
 #include "support/testing.h"
 
-#define FIRST_PFN (RIG_PAGES >> MV_PAGE_SHIFT)
-#define PAGES	  ((RIG_RAM - RIG_PAGES) >> MV_PAGE_SHIFT)
-#define BATCH	  256
+#define PAGES ((RIG_RAM - RIG_PAGES) >> MV_PAGE_SHIFT)
+#define BATCH 256
 
 struct page {
 	uint64_t tag; /* what the guest wrote last */

@@ -153,3 +153,22 @@ struct mv_balloon_stats balloon_rig_stats(struct balloon_rig *rig)
 	mv_balloon_get_stats(rig->balloon, &stats);
 	return stats;
 }
+
+uint64_t *balloon_rig_page(struct balloon_rig *rig, uint64_t pfn)
+{
+	return (void *)(rig->ram + (pfn << MV_PAGE_SHIFT));
+}
+
+void balloon_rig_tag(struct balloon_rig *rig)
+{
+	for (uint64_t pfn = FIRST_PFN; pfn < PAST_PFN; pfn++)
+		*balloon_rig_page(rig, pfn) = ~pfn;
+}
+
+bool balloon_rig_has_tag(struct balloon_rig *rig, uint64_t pfn)
+{
+	uint64_t word = *balloon_rig_page(rig, pfn);
+
+	insist(word == ~pfn || word == 0);
+	return word;
+}

@@ -17,6 +17,8 @@
 #define RIG_BUFFERS  0x200000UL /* of what descriptors point to */
 #define RIG_PAGES    0x400000UL /* from here on pages are free for the balloon */
 #define RIG_ENTRIES  64
+#define FIRST_PFN    (RIG_PAGES >> MV_PAGE_SHIFT)
+#define PAST_PFN     (RIG_RAM >> MV_PAGE_SHIFT)
 
 struct balloon_rig {
 	unsigned char *ram, *high;
@@ -51,5 +53,10 @@ void balloon_rig_offer(struct balloon_rig *rig, unsigned int queue, uint64_t gpa
 unsigned int balloon_rig_acks(struct balloon_rig *rig, unsigned int queue);
 
 struct mv_balloon_stats balloon_rig_stats(struct balloon_rig *rig);
+
+/* A page from FIRST_PFN on; a tag into each of them; whether it is there still: else zeros. */
+uint64_t *balloon_rig_page(struct balloon_rig *rig, uint64_t pfn);
+void balloon_rig_tag(struct balloon_rig *rig);
+bool balloon_rig_has_tag(struct balloon_rig *rig, uint64_t pfn);
 
 #endif /* TESTS_BALLOON_RIG_H */

@@ -8,32 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <linux/virtio_balloon.h>
-
 #include "support/balloon_rig.h"
 #include "support/testing.h"
-
-#define FIRST_PFN (RIG_PAGES >> MV_PAGE_SHIFT)
-#define PAST_PFN  (RIG_RAM >> MV_PAGE_SHIFT)
-
-static uint64_t *page_of(struct balloon_rig *rig, uint64_t pfn)
-{
-	return (void *)(rig->ram + (pfn << MV_PAGE_SHIFT));
-}
-
-static void tag_pages(struct balloon_rig *rig)
-{
-	for (uint64_t pfn = FIRST_PFN; pfn < PAST_PFN; pfn++)
-		*page_of(rig, pfn) = ~pfn;
-}
-
-static bool has_tag(struct balloon_rig *rig, uint64_t pfn)
-{
-	uint64_t word = *page_of(rig, pfn);
-
-	assert_true(word == ~pfn || word == 0);
-	return word;
-}
 
 static void write_actual(struct balloon_rig *rig, uint32_t pages)
 {
@@ -148,7 +124,7 @@ static void inflate_case(bool shared, uint64_t features)
 	struct stat before, after;
 
 	balloon_rig_start(&rig, shared, features);
-	tag_pages(&rig);
+	balloon_rig_tag(&rig);
 	/* Backwards, every other page, and a run at the end. */
 	for (unsigned int i = 0; i < 300; i++)
 		pfns[i] = (uint32_t)(i < 200 ? FIRST_PFN + 1000 - 2 * i : FIRST_PFN + 1100 + i);
@@ -169,7 +145,7 @@ static void inflate_case(bool shared, uint64_t features)
 		bool given = (pfn >= FIRST_PFN + 602 && pfn <= FIRST_PFN + 1000 && pfn % 2 == 0) ||
 			     (pfn >= FIRST_PFN + 1300 && pfn < FIRST_PFN + 1400);
 
-		assert_int_equal(has_tag(&rig, pfn), !given);
+		assert_int_equal(balloon_rig_has_tag(&rig, pfn), !given);
 	}
 	assert_int_equal(balloon_rig_name(&rig, 1, pfns, 300), 0);
 	assert_true(balloon_rig_stats(&rig).given_bytes == 0);
@@ -191,14 +167,14 @@ static void without_must_tell_host_nothing_goes_after_the_answer(void **state)
 	struct balloon_rig rig;
 
 	balloon_rig_start(&rig, true, 0);
-	tag_pages(&rig);
+	balloon_rig_tag(&rig);
 	balloon_rig_name(&rig, 0, &pfn, 1);
 	assert_true(balloon_rig_stats(&rig).collected_bytes == 0);
 	/* The guest takes it back, uses it, and tells later. */
-	*page_of(&rig, pfn) = ~(uint64_t)pfn;
+	*balloon_rig_page(&rig, pfn) = ~(uint64_t)pfn;
 	mv_balloon_settle(rig.balloon);
 	write_actual(&rig, 1);
-	assert_true(has_tag(&rig, pfn));
+	assert_true(balloon_rig_has_tag(&rig, pfn));
 	balloon_rig_stop(&rig);
 }
 
@@ -208,12 +184,12 @@ static void a_page_taken_back_before_it_went_keeps_its_content(void **state)
 	struct balloon_rig rig;
 
 	balloon_rig_start(&rig, true, MV_BALLOON_MUST_TELL_HOST);
-	tag_pages(&rig);
+	balloon_rig_tag(&rig);
 	balloon_rig_name(&rig, 0, &pfn, 1);
 	assert_true(balloon_rig_stats(&rig).collected_bytes == MV_PAGE_SIZE);
 	balloon_rig_name(&rig, 1, &pfn, 1);
 	mv_balloon_settle(rig.balloon);
-	assert_true(has_tag(&rig, pfn));
+	assert_true(balloon_rig_has_tag(&rig, pfn));
 	assert_true(balloon_rig_stats(&rig).dropped == 0);
 	balloon_rig_stop(&rig);
 }
@@ -225,12 +201,12 @@ static void a_pinned_page_keeps_its_content(void **state)
 	struct balloon_rig rig;
 
 	balloon_rig_start(&rig, false, 0);
-	tag_pages(&rig);
+	balloon_rig_tag(&rig);
 	assert_int_equal(mv_memory_pin(rig.memory, gpa, gpa), 0);
 	balloon_rig_name(&rig, 0, pfns, 3);
-	assert_false(has_tag(&rig, FIRST_PFN));
-	assert_true(has_tag(&rig, FIRST_PFN + 1));
-	assert_false(has_tag(&rig, FIRST_PFN + 2));
+	assert_false(balloon_rig_has_tag(&rig, FIRST_PFN));
+	assert_true(balloon_rig_has_tag(&rig, FIRST_PFN + 1));
+	assert_false(balloon_rig_has_tag(&rig, FIRST_PFN + 2));
 	assert_true(balloon_rig_stats(&rig).refused == 1);
 	mv_memory_unpin(rig.memory, gpa, gpa);
 	balloon_rig_stop(&rig);
@@ -286,7 +262,7 @@ static void numbers_of_no_page_are_ignored(void **state)
 	struct balloon_rig rig;
 
 	balloon_rig_start(&rig, true, 0);
-	tag_pages(&rig);
+	balloon_rig_tag(&rig);
 	assert_int_equal(balloon_rig_name(&rig, 0, pfns, COUNT_OF(pfns)), 0);
 	assert_int_equal(balloon_rig_name(&rig, 1, pfns, COUNT_OF(pfns)), 0);
 	struct mv_balloon_stats stats = balloon_rig_stats(&rig);
@@ -295,7 +271,7 @@ static void numbers_of_no_page_are_ignored(void **state)
 	assert_true(stats.given_bytes == 0 && stats.dropped == 0);
 	assert_int_equal(rig.returned, 0);
 	for (uint64_t pfn = FIRST_PFN; pfn < PAST_PFN; pfn++)
-		assert_true(has_tag(&rig, pfn));
+		assert_true(balloon_rig_has_tag(&rig, pfn));
 	balloon_rig_stop(&rig);
 }
 
@@ -331,14 +307,14 @@ static void buffers_that_make_no_sense_are_answered(void **state)
 						  ~(MV_BALLOON_RING_PACKED | MV_BALLOON_EVENT_IDX));
 			for (unsigned int more = 2; more < MV_BALLOON_QUEUES; more++)
 				balloon_rig_queue(&rig, more);
-			tag_pages(&rig);
+			balloon_rig_tag(&rig);
 			driver_offer(&rig.queues[queue], &segments[i], 1, false);
 			assert_int_equal(balloon_rig_kick(&rig, queue), 0);
 			/* The statistics buffer is kept, by the standard. */
 			assert_int_equal(balloon_rig_acks(&rig, queue), queue != 2);
 			assert_true(balloon_rig_stats(&rig).dropped == 0);
 			for (uint64_t pfn = FIRST_PFN; pfn < PAST_PFN; pfn += 61)
-				assert_true(has_tag(&rig, pfn));
+				assert_true(balloon_rig_has_tag(&rig, pfn));
 			balloon_rig_stop(&rig);
 		}
 	}
@@ -408,184 +384,15 @@ static void a_reset_gives_everything_back(void **state)
 	struct balloon_rig rig;
 
 	balloon_rig_start(&rig, true, MV_BALLOON_MUST_TELL_HOST);
-	tag_pages(&rig);
+	balloon_rig_tag(&rig);
 	balloon_rig_name(&rig, 0, pfns, 2);
 	mv_balloon_reset(rig.balloon);
 	assert_int_equal(rig.returned, 2);
 	mv_balloon_settle(rig.balloon);
 	/* Had not gone, and does not go any more. */
-	assert_true(has_tag(&rig, pfns[0]) && has_tag(&rig, pfns[1]));
+	assert_true(balloon_rig_has_tag(&rig, pfns[0]) && balloon_rig_has_tag(&rig, pfns[1]));
 	assert_true(balloon_rig_stats(&rig).given_bytes == 0);
 	assert_int_equal(mv_balloon_kick(rig.balloon, 0), -EINVAL);
-	balloon_rig_stop(&rig);
-}
-
-/* --- statistics ---------------------------------------------------------------------------- */
-
-static void put_stat(struct balloon_rig *rig, unsigned int at, uint16_t tag, uint64_t value)
-{
-	struct virtio_balloon_stat stat = { .tag = tag, .val = value };
-
-	memcpy(rig->ram + RIG_BUFFERS + at * sizeof(stat), &stat, sizeof(stat));
-}
-
-static void statistics_arrive_with_every_tag(void **state)
-{
-	const uint32_t bytes = sizeof(struct virtio_balloon_stat);
-	struct mv_balloon_guest_stats stats;
-	struct balloon_rig rig;
-
-	balloon_rig_start(&rig, true, MV_BALLOON_STATS);
-	balloon_rig_queue(&rig, 2);
-	assert_int_equal(mv_balloon_get_guest_stats(rig.balloon, &stats), -ENODATA);
-	assert_int_equal(mv_balloon_ask_stats(rig.balloon), -EAGAIN);
-	for (unsigned int tag = 0; tag < 16; tag++)
-		put_stat(&rig, tag, (uint16_t)tag, 1000 + tag);
-	put_stat(&rig, 16, 0x7777, 1);
-	balloon_rig_offer(&rig, 2, RIG_BUFFERS, 17 * bytes, false);
-	assert_int_equal(balloon_rig_kick(&rig, 2), 0);
-	assert_int_equal(balloon_rig_acks(&rig, 2), 0);
-	assert_int_equal(mv_balloon_get_guest_stats(rig.balloon, &stats), 0);
-	assert_int_equal(stats.known, 0xffff);
-	assert_true(stats.at_ns);
-	for (unsigned int tag = 0; tag < 16; tag++)
-		assert_int_equal(stats.values[tag], 1000 + tag);
-
-	assert_int_equal(mv_balloon_ask_stats(rig.balloon), 0);
-	assert_int_equal(balloon_rig_acks(&rig, 2), 1);
-	assert_int_equal(rig.interrupts[2], 1);
-	assert_int_equal(mv_balloon_ask_stats(rig.balloon), -EAGAIN);
-	/* The next time it says less: what it does not say is unknown, not the old number. */
-	put_stat(&rig, 0, MV_BALLOON_STAT_FREE, 5);
-	balloon_rig_offer(&rig, 2, RIG_BUFFERS, bytes, false);
-	assert_int_equal(balloon_rig_kick(&rig, 2), 0);
-	assert_int_equal(mv_balloon_get_guest_stats(rig.balloon, &stats), 0);
-	assert_int_equal(stats.known, 1 << MV_BALLOON_STAT_FREE);
-	/* A second buffer without being asked: the first comes back. */
-	balloon_rig_offer(&rig, 2, RIG_BUFFERS, bytes, false);
-	assert_int_equal(balloon_rig_kick(&rig, 2), 0);
-	assert_int_equal(balloon_rig_acks(&rig, 2), 1);
-	/* Held over a reset it would be a buffer of a queue that is no more. */
-	mv_balloon_reset(rig.balloon);
-	assert_int_equal(mv_balloon_accept(rig.balloon, MV_BALLOON_STATS | MV_BALLOON_VERSION_1),
-			 0);
-	balloon_rig_queue(&rig, 2);
-	assert_int_equal(mv_balloon_ask_stats(rig.balloon), -EAGAIN);
-	assert_int_equal(mv_balloon_get_guest_stats(rig.balloon, &stats), -ENODATA);
-	assert_int_equal(balloon_rig_acks(&rig, 2), 0);
-	balloon_rig_stop(&rig);
-}
-
-/* --- free pages ---------------------------------------------------------------------------- */
-
-static void reported_pages_are_let_go_whole_and_in_memory_only(void **state)
-{
-	const uint64_t gpa = RIG_PAGES;
-	struct balloon_rig rig;
-
-	balloon_rig_start(&rig, true, MV_BALLOON_REPORTING);
-	balloon_rig_queue(&rig, 2); /* Linux leaves no gap: number 2 is that of reports */
-	tag_pages(&rig);
-	/* From within page 0 to within page 4: pages 1 to 3 go. */
-	balloon_rig_offer(&rig, 2, gpa + 100, 4 * MV_PAGE_SIZE, true);
-	/* The last byte lies outside; across two regions would be the same. */
-	balloon_rig_offer(&rig, 2, RIG_RAM - MV_PAGE_SIZE, MV_PAGE_SIZE + 1, true);
-	balloon_rig_offer(&rig, 2, UINT64_MAX - MV_PAGE_SIZE + 1, 2 * MV_PAGE_SIZE, true);
-	balloon_rig_offer(&rig, 2, RIG_RAM, MV_PAGE_SIZE, true);
-	/* A report is a range the device could write to. */
-	balloon_rig_offer(&rig, 2, gpa + 16 * MV_PAGE_SIZE, MV_PAGE_SIZE, false);
-	assert_int_equal(balloon_rig_kick(&rig, 2), 0);
-	assert_int_equal(balloon_rig_acks(&rig, 2), 5);
-	assert_true(balloon_rig_stats(&rig).reported == 3);
-	assert_true(balloon_rig_stats(&rig).ignored == 4);
-	for (uint64_t pfn = FIRST_PFN; pfn < PAST_PFN; pfn++)
-		assert_int_equal(has_tag(&rig, pfn), pfn == FIRST_PFN || pfn > FIRST_PFN + 3);
-	assert_true(balloon_rig_stats(&rig).given_bytes == 0);
-	balloon_rig_stop(&rig);
-}
-
-static void poisoned_pages_are_not_let_go(void **state)
-{
-	uint32_t poison = 0xaaaaaaaa;
-	struct balloon_rig rig;
-
-	balloon_rig_start(&rig, true, MV_BALLOON_REPORTING | MV_BALLOON_PAGE_POISON);
-	balloon_rig_queue(&rig, 4); /* and here by the standard's number */
-	tag_pages(&rig);
-	mv_balloon_write_config(rig.balloon, 12, &poison, sizeof(poison));
-	balloon_rig_offer(&rig, 4, RIG_PAGES, MV_PAGE_SIZE, true);
-	assert_int_equal(balloon_rig_kick(&rig, 4), 0);
-	assert_int_equal(balloon_rig_acks(&rig, 4), 1);
-	assert_true(has_tag(&rig, FIRST_PFN));
-	poison = 0;
-	mv_balloon_write_config(rig.balloon, 12, &poison, sizeof(poison));
-	balloon_rig_offer(&rig, 4, RIG_PAGES, MV_PAGE_SIZE, true);
-	assert_int_equal(balloon_rig_kick(&rig, 4), 0);
-	assert_false(has_tag(&rig, FIRST_PFN));
-	balloon_rig_stop(&rig);
-}
-
-static uint32_t hint_word(struct balloon_rig *rig)
-{
-	uint32_t word;
-
-	mv_balloon_read_config(rig->balloon, 8, &word, sizeof(word));
-	return word;
-}
-
-static void hint_command(struct balloon_rig *rig, unsigned int queue, uint32_t id)
-{
-	memcpy(rig->ram + RIG_BUFFERS, &id, sizeof(id));
-	balloon_rig_offer(rig, queue, RIG_BUFFERS, sizeof(id), false);
-	assert_int_equal(balloon_rig_kick(rig, queue), 0);
-}
-
-static void hint_pages(struct balloon_rig *rig, unsigned int queue, uint64_t pages)
-{
-	balloon_rig_offer(rig, queue, RIG_PAGES, (uint32_t)(pages << MV_PAGE_SHIFT), true);
-	assert_int_equal(balloon_rig_kick(rig, queue), 0);
-}
-
-static void hints_count_in_their_own_run_only(void **state)
-{
-	const unsigned int queue = 3;
-	struct balloon_rig rig;
-	uint32_t first, second;
-
-	balloon_rig_start(&rig, true, MV_BALLOON_STATS | MV_BALLOON_FREE_PAGE_HINT);
-	balloon_rig_queue(&rig, 2);
-	balloon_rig_queue(&rig, queue);
-	tag_pages(&rig);
-	assert_int_equal(hint_word(&rig), VIRTIO_BALLOON_CMD_ID_STOP);
-	hint_pages(&rig, queue, 1);
-	assert_int_equal(rig.hinted, 0);
-	assert_int_equal(mv_balloon_hint_start(rig.balloon), 0);
-	first = hint_word(&rig);
-	assert_true(first > VIRTIO_BALLOON_CMD_ID_DONE);
-	/* Before the guest has taken the run up. */
-	hint_pages(&rig, queue, 1);
-	assert_int_equal(rig.hinted, 0);
-	hint_command(&rig, queue, first);
-	hint_pages(&rig, queue, 5);
-	assert_int_equal(rig.hinted, 5);
-	mv_balloon_hint_stop(rig.balloon, true);
-	assert_int_equal(hint_word(&rig), VIRTIO_BALLOON_CMD_ID_DONE);
-	hint_pages(&rig, queue, 1);
-	assert_int_equal(mv_balloon_hint_start(rig.balloon), 0);
-	second = hint_word(&rig);
-	assert_int_not_equal(second, first);
-	/* The number of the run before. */
-	hint_command(&rig, queue, first);
-	hint_pages(&rig, queue, 1);
-	assert_int_equal(rig.hinted, 5);
-	hint_command(&rig, queue, second);
-	hint_pages(&rig, queue, 2);
-	hint_command(&rig, queue, VIRTIO_BALLOON_CMD_ID_STOP);
-	hint_pages(&rig, queue, 1);
-	assert_int_equal(rig.hinted, 7);
-	/* A hint is no discard. */
-	for (uint64_t pfn = FIRST_PFN; pfn < PAST_PFN; pfn++)
-		assert_true(has_tag(&rig, pfn));
 	balloon_rig_stop(&rig);
 }
 
@@ -609,10 +416,6 @@ int main(void)
 		cmocka_unit_test(a_broken_queue_leaves_the_others_at_work),
 		cmocka_unit_test(queues_that_are_not_there_are_refused),
 		cmocka_unit_test(a_reset_gives_everything_back),
-		cmocka_unit_test(statistics_arrive_with_every_tag),
-		cmocka_unit_test(reported_pages_are_let_go_whole_and_in_memory_only),
-		cmocka_unit_test(poisoned_pages_are_not_let_go),
-		cmocka_unit_test(hints_count_in_their_own_run_only),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
