@@ -22,7 +22,7 @@ override CFLAGS += -std=gnu11 -Wall -Wextra -Werror -Wstrict-prototypes -Wmissin
 override CPPFLAGS += -D_GNU_SOURCE -Iinclude -MMD -MP
 override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
 
-LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash
+LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash -lm
 TOOL_LIBS := -ljson-c
 
 # Sources, by what is linked from them.
@@ -32,8 +32,8 @@ LIB_SRC	:= $(filter-out lib/platform_none.c,$(wildcard lib/*.c lib/*/*.c))
 VM_SRC	:= $(wildcard tools/vm/*.c)
 MEMVIRT_SRC := $(wildcard tools/memvirt/*.c)
 # The parts of memvirt that do no input or output: tests link them.
-MEMVIRT_PURE_SRC := $(wildcard tools/memvirt/govern_policy.c tools/memvirt/govern_balloon.c \
-	tools/memvirt/run_qemu.c tools/memvirt/walk_decode.c tools/memvirt/walk_fault.c)
+MEMVIRT_PURE_SRC := $(wildcard tools/memvirt/run_qemu.c tools/memvirt/walk_decode.c \
+	tools/memvirt/walk_fault.c)
 MEMSTAT_SRC := $(wildcard tools/memstat/*.c)
 PRELOAD_SRC := $(wildcard tools/memvirt/preload/*.c)
 # fuzz_replay.c has a main(), and libFuzzer one of its own.
@@ -114,7 +114,7 @@ $(BUILD)/bin/memvirt: $(call obj,$(MEMVIRT_SRC) $(VM_SRC)) $(LIB_A)
 $(BUILD)/bin/memstat: $(call obj,$(MEMSTAT_SRC) $(VM_SRC)) $(LIB_A)
 $(BUILD)/bin/%:
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS) -lm
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
 
 # The preload library carries the whole library inside, hidden from the VMM it enters.
 $(PRELOAD): $(call obj,$(PRELOAD_SRC) \
@@ -130,19 +130,19 @@ $(BUILD)/lib/libtest-support.a: $(call obj,$(TEST_SUPPORT_SRC) $(VM_SRC) $(MEMVI
 
 $(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/lib/libtest-support.a $(LIB_A)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TOOL_LIBS) $(LIBS) -lm
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(TOOL_LIBS) $(LIBS)
 
 $(FUZZERS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(FUZZ_MAIN) $(BUILD)/lib/libtest-support.a \
 		$(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(FUZZ),-fsanitize=fuzzer) -o $@ $^ -lcmocka $(TOOL_LIBS) \
-		$(LIBS) -lm
+		$(LIBS)
 
 # The driver's side of a virtqueue is the tests' own.
 $(BUILD)/bench/bench_balloon: $(call obj,tests/support/virtio_driver.c)
 $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_SRC)) $(LIB_A)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS) -lm
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TOOL_LIBS) $(LIBS)
 
 $(REPLAYS): $(BUILD)/tests/rig/%: $(BUILD)/obj/tests/rig/replay/%.o $(LIB_A)
 	@mkdir -p $(@D)

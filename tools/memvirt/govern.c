@@ -45,7 +45,7 @@ struct wanted {
 
 /** struct governor - the command's state */
 struct governor {
-	struct policy_config config;
+	struct mv_policy_config config;
 	double interval_s;
 	const char *run_dir_option;
 	char run_dir[RUNDIR_PATH_MAX];
@@ -55,7 +55,8 @@ struct governor {
 	struct wanted *wanted; /* empty: all */
 	unsigned int wanted_count;
 
-	struct policy policy;
+	struct mv_policy policy;
+	uint64_t decided_ns; /* 0 for not yet */
 	struct govern_vm **vms;
 	unsigned int count;
 	bool said_none;
@@ -97,7 +98,7 @@ static int take_size(const char *what, const char *text, uint64_t *bytes)
 		return say_usage("govern", "%s: '%s' is too large", what, text);
 	if (err)
 		return say_usage("govern", "%s: '%s' is no size; write 512M or 1.5G", what, text);
-	if (*bytes < POLICY_FLOOR_MIN)
+	if (*bytes < MV_POLICY_FLOOR_MIN)
 		return say_usage("govern", "%s: '%s' is below the least, 1M", what, text);
 	return 0;
 }
@@ -348,8 +349,10 @@ static int check_wanted(const struct governor *governor)
 
 static int decide(struct governor *governor)
 {
-	struct policy_vm *vms = calloc(governor->count + 1, sizeof(*vms));
+	struct mv_policy_vm *vms = calloc(governor->count + 1, sizeof(*vms));
 	double stale_s = STALE_INTERVALS * fmax(governor->interval_s, 1);
+	uint64_t now;
+	int err;
 
 	if (!vms) {
 		say("no memory");
@@ -359,7 +362,16 @@ static int decide(struct governor *governor)
 		govern_vm_numbers(governor->vms[i], (uint64_t)(stale_s * 1e9));
 		vms[i] = governor->vms[i]->policy;
 	}
-	policy_decide(&governor->policy, vms, governor->count);
+	now = clock_now();
+	err = mv_policy_decide(&governor->policy, vms, governor->count,
+			       governor->decided_ns ? now - governor->decided_ns
+						    : governor->config.interval_ns);
+	if (err) {
+		say("no memory");
+		free(vms);
+		return -1;
+	}
+	governor->decided_ns = now;
 	for (unsigned int i = 0; i < governor->count; i++)
 		governor->vms[i]->policy = vms[i];
 	free(vms);
@@ -368,7 +380,7 @@ static int decide(struct governor *governor)
 
 static void report_budget(struct governor *governor)
 {
-	const struct policy *policy = &governor->policy;
+	const struct mv_policy *policy = &governor->policy;
 	char budget[SIZE_TEXT], floor_size[SIZE_TEXT];
 
 	if (policy->too_small && !governor->said_too_small)
@@ -416,7 +428,7 @@ static int tick(struct governor *governor)
 static bool is_learning(const struct governor *governor)
 {
 	for (unsigned int i = 0; i < governor->count; i++)
-		if (governor->vms[i]->policy.limit_why == POLICY_LEARN)
+		if (governor->vms[i]->policy.limit_why == MV_POLICY_LEARN)
 			return !governor->dry_run;
 	return false;
 }
@@ -484,7 +496,7 @@ static int govern(struct governor *governor)
 	}
 	governor->config.patience_ns = governor->once ? 0 : PATIENCE_NS;
 	governor->config.interval_ns = (uint64_t)(governor->interval_s * 1e9);
-	policy_init(&governor->policy, &governor->config);
+	mv_policy_init(&governor->policy, &governor->config);
 	signal(SIGPIPE, SIG_IGN);
 	status = governor->once ? govern_once(governor) : govern_on(governor);
 	for (unsigned int i = 0; i < governor->count; i++) {
@@ -492,6 +504,7 @@ static int govern(struct governor *governor)
 		free(governor->vms[i]);
 	}
 	free(governor->vms);
+	mv_policy_fini(&governor->policy);
 	return status;
 }
 

@@ -10,19 +10,19 @@
 #include "vm/control_wire.h"
 #include "vm/size.h"
 
-/** struct change - one decision; POLICY_UNLIMITED where there is no limit */
+/** struct change - one decision; MV_POLICY_UNLIMITED where there is no limit */
 struct change {
 	const char *vm;
 	const char *what;
 	uint64_t from;
 	uint64_t to;
-	enum policy_why why;
+	enum mv_policy_why why;
 	bool dry_run;
 };
 
 static const char *size_or_none(uint64_t bytes, char *text)
 {
-	return bytes == POLICY_UNLIMITED ? "none" : size_format(bytes, text);
+	return bytes == MV_POLICY_UNLIMITED ? "none" : size_format(bytes, text);
 }
 
 static void print_text(const struct change *change)
@@ -35,7 +35,7 @@ static void print_text(const struct change *change)
 	strftime(clock, sizeof(clock), "%H:%M:%S", &tm);
 	printf("%s %s: %s %s -> %s%s: %s\n", clock, change->vm, change->what,
 	       size_or_none(change->from, from), size_or_none(change->to, to),
-	       change->dry_run ? " (dry run)" : "", policy_why_text(change->why));
+	       change->dry_run ? " (dry run)" : "", mv_policy_why_text(change->why));
 }
 
 static void print_json(const struct change *change)
@@ -47,7 +47,7 @@ static void print_json(const struct change *change)
 	    !wire_add_text(line, "vm", change->vm) && !wire_add_text(line, "what", change->what) &&
 	    !wire_add_u64(line, "from-bytes", change->from) &&
 	    !wire_add_u64(line, "to-bytes", change->to) &&
-	    !wire_add_text(line, "why", policy_why_text(change->why)) &&
+	    !wire_add_text(line, "why", mv_policy_why_text(change->why)) &&
 	    !json_object_object_add(line, "dry-run", json_object_new_boolean(change->dry_run)))
 		puts(json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN |
 								  JSON_C_TO_STRING_NOSLASHESCAPE));
@@ -64,7 +64,7 @@ static void print_change(const struct change *change, bool json)
 
 static void report_limit(struct govern_vm *vm, bool json)
 {
-	const struct policy_vm *policy = &vm->policy;
+	const struct mv_policy_vm *policy = &vm->policy;
 	const struct change change = {
 		.vm = vm->found.name,
 		.what = "limit",
@@ -84,7 +84,7 @@ static void report_limit(struct govern_vm *vm, bool json)
 
 static void report_balloon(struct govern_vm *vm, bool json)
 {
-	const struct policy_vm *policy = &vm->policy;
+	const struct mv_policy_vm *policy = &vm->policy;
 	const struct change change = {
 		.vm = vm->found.name,
 		.what = "balloon",
@@ -94,7 +94,7 @@ static void report_balloon(struct govern_vm *vm, bool json)
 		.dry_run = vm->dry_run,
 	};
 
-	if (change.to == POLICY_UNKNOWN || change.to == vm->shown_balloon_bytes)
+	if (change.to == MV_POLICY_UNKNOWN || change.to == vm->shown_balloon_bytes)
 		return;
 	vm->shown_balloon_bytes = change.to;
 	print_change(&change, json);

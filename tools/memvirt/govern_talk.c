@@ -64,7 +64,7 @@ static struct json_object *note_arguments(struct govern_vm *vm)
 	int err = args ? 0 : -ENOMEM;
 
 	/* The VM stamps them with the time of the call: old numbers must not be told again. */
-	if (!err && vm->policy.numbers.balloon_actual_bytes != POLICY_UNKNOWN)
+	if (!err && vm->policy.numbers.balloon_actual_bytes != MV_POLICY_UNKNOWN)
 		err = wire_add_u64(args, "balloon-actual-bytes", vm->balloon_actual_bytes) ||
 		      wire_add_u64(args, "balloon-target-bytes", vm->policy.target_bytes);
 	if (!err && vm->guest_news)
@@ -182,7 +182,7 @@ static void target_refused(struct govern_vm *vm, const char *why)
 
 	say("%s: QEMU refuses a balloon target of %s: %s", vm->found.name,
 	    size_format(vm->policy.target_bytes, size), why);
-	vm->policy.target_bytes = POLICY_UNKNOWN; /* to be decided anew */
+	vm->policy.target_bytes = MV_POLICY_UNKNOWN; /* to be decided anew */
 }
 
 static const struct task tasks[TASKS] = {

@@ -15,6 +15,16 @@
 /* What a guest said longer ago is no news, to be passed on as of now. */
 #define NEWS_MAX_S 3
 
+static void nothing_known(struct mv_policy_numbers *n)
+{
+	memset(n, 0xff, sizeof(*n)); /* MV_POLICY_UNKNOWN, each of them */
+	n->pager_fresh = false;
+	n->guest_fresh = false;
+	n->held = false;
+	n->reporting = false;
+	n->curve = NULL;
+}
+
 void govern_vm_init(struct govern_vm *vm, const struct find_vm *found, const char *qmp_path,
 		    double interval_s, bool dry_run)
 {
@@ -23,10 +33,11 @@ void govern_vm_init(struct govern_vm *vm, const struct find_vm *found, const cha
 		.dry_run = dry_run,
 		.polling_s = (unsigned int)fmax(1, floor(interval_s)),
 		.restores = MV_STATS_UNKNOWN,
-		.balloon_actual_bytes = POLICY_UNKNOWN,
-		.shown_balloon_bytes = POLICY_UNKNOWN,
+		.balloon_actual_bytes = MV_POLICY_UNKNOWN,
+		.shown_balloon_bytes = MV_POLICY_UNKNOWN,
 	};
-	policy_vm_init(&vm->policy);
+	mv_policy_vm_init(&vm->policy);
+	nothing_known(&vm->policy.numbers);
 	strcpy(vm->control.path, found->socket);
 	if (qmp_path)
 		strcpy(vm->qmp.path, qmp_path);
@@ -88,7 +99,7 @@ static bool is_fresh(uint64_t taken_ns, uint64_t stale_ns)
 static uint64_t restore_rate(struct govern_vm *vm)
 {
 	const struct mv_stats *stats = &vm->found.stats;
-	uint64_t rate = POLICY_UNKNOWN;
+	uint64_t rate = MV_POLICY_UNKNOWN;
 
 	if (vm->restores != MV_STATS_UNKNOWN && stats->restores != MV_STATS_UNKNOWN &&
 	    stats->restores >= vm->restores && stats->pager_time > vm->restores_ns)
@@ -101,7 +112,7 @@ static uint64_t restore_rate(struct govern_vm *vm)
 
 static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 {
-	struct policy_numbers *n = &vm->policy.numbers;
+	struct mv_policy_numbers *n = &vm->policy.numbers;
 	const struct mv_stats *stats = &vm->found.stats;
 
 	/* Without a segment the last numbers stay, as old ones. */
@@ -110,9 +121,9 @@ static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 		return;
 	}
 	/* A VMM that has just been started has no guest memory yet: nothing is known of it. */
-	n->configured_bytes = stats->configured_bytes ? stats->configured_bytes : POLICY_UNKNOWN;
+	n->configured_bytes = stats->configured_bytes ? stats->configured_bytes : MV_POLICY_UNKNOWN;
 	n->pager_fresh = vm->found.state == FIND_OK && is_fresh(stats->pager_time, stale_ns) &&
-			 n->configured_bytes != POLICY_UNKNOWN;
+			 n->configured_bytes != MV_POLICY_UNKNOWN;
 	n->held = stats->holds != MV_STATS_UNKNOWN && stats->holds != 0;
 	n->managed_bytes = stats->managed_bytes;
 	n->resident_bytes = stats->resident_bytes;
@@ -128,14 +139,12 @@ static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 
 void govern_vm_numbers(struct govern_vm *vm, uint64_t stale_ns)
 {
-	struct policy_numbers *n = &vm->policy.numbers;
+	struct mv_policy_numbers *n = &vm->policy.numbers;
 	bool heard = is_fresh(vm->balloon_ns, stale_ns);
 
-	if (vm->policy.numbers.configured_bytes == 0)
-		memset(n, 0xff, sizeof(*n)); /* POLICY_UNKNOWN, each of them */
 	n->held = false;
 	take_pager_numbers(vm, stale_ns);
-	n->balloon_actual_bytes = heard ? vm->balloon_actual_bytes : POLICY_UNKNOWN;
+	n->balloon_actual_bytes = heard ? vm->balloon_actual_bytes : MV_POLICY_UNKNOWN;
 	n->guest_fresh = is_fresh(vm->guest_ns, stale_ns);
 	n->guest_total_bytes = vm->guest.total_bytes;
 	n->guest_free_bytes = vm->guest.free_bytes;
@@ -151,7 +160,7 @@ void govern_vm_tell(struct govern_vm *vm)
 		return;
 	if (vm->policy.limit_bytes != vm->policy.numbers.limit_bytes)
 		task_due(vm, TASK_LIMIT);
-	if (vm->policy.balloon_bytes != POLICY_UNKNOWN && vm->device[0])
+	if (vm->policy.balloon_bytes != MV_POLICY_UNKNOWN && vm->device[0])
 		task_due(vm, TASK_TARGET);
 	if (vm->balloon_ns || vm->guest_news)
 		task_due(vm, TASK_NOTE);

@@ -3,7 +3,7 @@
  * A VM as the governor sees it: what was heard from its segment, its control socket and its
  * QMP socket, and what it is to be told.
  *
- * What does not belong here: how much it gets (govern_policy.h), who is governed (govern.c).
+ * What does not belong here: how much it gets (memvirt/policy.h), who is governed (govern.c).
  */
 #ifndef MEMVIRT_GOVERN_VM_H
 #define MEMVIRT_GOVERN_VM_H
@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "govern_policy.h"
+#include <memvirt/policy.h>
 #include "vm/find.h"
 #include "vm/qmp.h"
 #include "vm/rpc.h"
@@ -69,7 +69,7 @@ struct govern_vm {
 	struct find_vm found;
 	bool seen;	  /* in this tick's search */
 	bool said_joined; /* a message was given */
-	struct policy_vm policy;
+	struct mv_policy_vm policy;
 
 	struct govern_lane control;
 	struct govern_lane qmp;

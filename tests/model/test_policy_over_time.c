@@ -1,31 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The governor's policy over time, against guests that grow, work, idle and go silent: the
+ * The policy over time, against guests that grow, work, idle and go silent: the
  * budget is kept in every moment, not only at the ticks, and limits come to rest.
  */
 #include <math.h>
 
-#include "memvirt/govern_policy.h"
+#include "support/policy_vm.h"
 #include "support/testing.h"
 
-#define MIB	(1ULL << 20)
-#define SECOND	1000000000ULL
 #define VMS_MAX 8
-
-static struct policy make_policy(uint64_t budget, uint64_t floor)
-{
-	const struct policy_config config = { .budget_bytes = budget,
-					      .floor_bytes = floor,
-					      .interval_ns = SECOND };
-	struct policy policy;
-
-	policy_init(&policy, &config);
-	return policy;
-}
 
 /** struct guest - a VM that lives: what it has populated, and how the pager follows */
 struct guest {
-	struct policy_vm vm;
+	struct mv_policy_vm vm;
 	double populated;
 	double resident;
 	double wants; /* populates up to this */
@@ -44,7 +31,7 @@ static double used(const struct guest *g)
 
 static void live(struct guest *g, double seconds)
 {
-	double limit = g->vm.numbers.limit_bytes == POLICY_UNLIMITED
+	double limit = g->vm.numbers.limit_bytes == MV_POLICY_UNLIMITED
 			       ? g->populated
 			       : (double)g->vm.numbers.limit_bytes;
 
@@ -55,7 +42,7 @@ static void live(struct guest *g, double seconds)
 
 static void report_numbers(struct guest *g)
 {
-	struct policy_numbers *n = &g->vm.numbers;
+	struct mv_policy_numbers *n = &g->vm.numbers;
 
 	n->resident_bytes = (uint64_t)g->resident;
 	n->managed_bytes = n->configured_bytes;
@@ -78,15 +65,15 @@ static void count_turns(struct guest *g)
 	g->last_limit = g->vm.limit_bytes;
 }
 
-static void tick(struct policy *policy, struct guest *guests, unsigned int count)
+static void tick(struct mv_policy *policy, struct guest *guests, unsigned int count)
 {
-	struct policy_vm vms[VMS_MAX];
+	struct mv_policy_vm vms[VMS_MAX];
 
 	for (unsigned int i = 0; i < count; i++) {
 		report_numbers(&guests[i]);
 		vms[i] = guests[i].vm;
 	}
-	policy_decide(policy, vms, count);
+	assert_int_equal(mv_policy_decide(policy, vms, count, SECOND), 0);
 	for (unsigned int i = 0; i < count; i++) {
 		guests[i].vm = vms[i];
 		guests[i].vm.numbers.limit_bytes = vms[i].limit_bytes;
@@ -106,11 +93,9 @@ static struct guest make_guest(double wants, double grows_per_s, double ratio, d
 		.last_limit = 512 * MIB,
 	};
 
-	policy_vm_init(&g.vm);
-	memset(&g.vm.numbers, 0xff, sizeof(g.vm.numbers)); /* POLICY_UNKNOWN, each of them */
+	mv_policy_vm_init(&g.vm);
+	g.vm.numbers = policy_nothing_known();
 	g.vm.numbers.pager_fresh = true;
-	g.vm.numbers.guest_fresh = false;
-	g.vm.numbers.held = false;
 	g.vm.numbers.configured_bytes = 512 * MIB;
 	g.vm.numbers.limit_bytes = 512 * MIB;
 	g.vm.numbers.overhead_bytes = MIB;
@@ -123,7 +108,7 @@ static struct guest make_guest(double wants, double grows_per_s, double ratio, d
  */
 static void test_two_growing_guests(void **unused)
 {
-	struct policy policy = make_policy(576 * MIB, 64 * MIB);
+	struct mv_policy policy = make_policy(576 * MIB, 64 * MIB);
 	struct guest guests[] = { make_guest(450.0 * MIB, 150.0 * MIB, 0.42, 100.0 * MIB),
 				  make_guest(450.0 * MIB, 90.0 * MIB, 0.42, 100.0 * MIB) };
 	uint64_t before[2] = { 0, 0 };
@@ -153,7 +138,7 @@ static void test_comes_to_rest(void **unused)
 
 	for (uint64_t round = 0; round < rounds; round++) {
 		struct guest guests[4];
-		struct policy policy =
+		struct mv_policy policy =
 			make_policy((400 + chance_below(&chance, 1400)) * MIB, 32 * MIB);
 		int turns = 0;
 
@@ -180,7 +165,7 @@ static void test_comes_to_rest(void **unused)
 /* A VM that stops reporting keeps what it had, until it reports again. */
 static void test_silent_for_a_while(void **unused)
 {
-	struct policy policy = make_policy(576 * MIB, 64 * MIB);
+	struct mv_policy policy = make_policy(576 * MIB, 64 * MIB);
 	struct guest guests[] = { make_guest(450.0 * MIB, 500.0 * MIB, 0.42, 100.0 * MIB),
 				  make_guest(450.0 * MIB, 500.0 * MIB, 0.42, 300.0 * MIB) };
 	uint64_t kept = 0;
@@ -207,5 +192,5 @@ int main(void)
 		cmocka_unit_test(test_silent_for_a_while),
 	};
 
-	return cmocka_run_group_tests_name("govern_over_time", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("policy_over_time", tests, NULL, NULL);
 }

@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a guest can spare; see govern_balloon.h.
+ * What a guest can spare: the part of a decision that works with the guest's own numbers.
  *
  * The target is worked out whole each time (what the guest uses, what it should have left,
  * and what its kernel keeps outside its total), never as a change: a change would be made
  * again while the guest's numbers still lag behind the balloon.
  */
-#include "govern_balloon.h"
-
 #include <math.h>
 
-#define MIB (1024.0 * 1024)
+#include "policy_internal.h"
 
 /*
  * What a guest should have left, free or to be had by dropping cache: a part of its size, and
@@ -24,11 +22,17 @@
 
 /* How far a balloon is inflated in a second. Deflating is never slowed down. */
 #define INFLATE_PER_S	  0.125
-#define INFLATE_MIN_PER_S (32 * MIB)
+#define INFLATE_MIN_PER_S (32 * POLICY_MIB)
+
+/* So much faster where little of the budget is free. */
+#define INFLATE_SHORT 2
+
+/* Who is short of memory gets so much of its size back at once, whatever its numbers say. */
+#define DEFLATE_PRESSED 0.125
 
 /* Smaller changes are not worth the trouble. */
 #define DEAD_BAND     (1.0 / 64)
-#define DEAD_BAND_MIN (8 * MIB)
+#define DEAD_BAND_MIN (8 * POLICY_MIB)
 
 /* More than this part of a VM outside the guest's total is a contradiction. */
 #define RESERVED_MAX 0.5
@@ -41,13 +45,15 @@ struct guest {
 	double available;
 };
 
-static bool read_guest(const struct policy_numbers *n, struct guest *guest)
+static bool read_guest(const struct mv_policy_numbers *n, struct guest *guest)
 {
 	double ballooned;
 
-	if (!n->guest_fresh || n->configured_bytes == POLICY_UNKNOWN ||
-	    n->balloon_actual_bytes == POLICY_UNKNOWN || n->guest_total_bytes == POLICY_UNKNOWN ||
-	    n->guest_available_bytes == POLICY_UNKNOWN || n->guest_free_bytes == POLICY_UNKNOWN)
+	if (!n->guest_fresh || n->configured_bytes == MV_POLICY_UNKNOWN ||
+	    n->balloon_actual_bytes == MV_POLICY_UNKNOWN ||
+	    n->guest_total_bytes == MV_POLICY_UNKNOWN ||
+	    n->guest_available_bytes == MV_POLICY_UNKNOWN ||
+	    n->guest_free_bytes == MV_POLICY_UNKNOWN)
 		return false;
 	if (n->balloon_actual_bytes > n->configured_bytes ||
 	    n->guest_total_bytes > n->configured_bytes ||
@@ -61,28 +67,32 @@ static bool read_guest(const struct policy_numbers *n, struct guest *guest)
 		guest->total -= ballooned;
 	guest->used = guest->total - guest->available;
 	guest->cache = fmax(guest->available - (double)n->guest_free_bytes, 0);
-	if (n->guest_disk_cache_bytes != POLICY_UNKNOWN)
+	if (n->guest_disk_cache_bytes != MV_POLICY_UNKNOWN)
 		guest->cache = fmin(guest->cache, (double)n->guest_disk_cache_bytes);
 	return guest->used >= 0;
 }
 
-static double uses(const struct policy_vm *vm, const struct guest *guest)
+static double uses(const struct mv_policy_vm *vm, const struct guest *guest)
 {
 	return (double)vm->reserved_bytes + guest->used;
 }
 
-static double wants(const struct policy_vm *vm, const struct guest *guest)
+static double wants(const struct mv_policy_vm *vm, const struct guest *guest)
 {
 	double reserve = fmax((double)vm->numbers.configured_bytes * RESERVE, vm->growth_bytes);
 
+	/* What is free has been given up already, at no cost; a balloon would only be in the way.
+	 */
+	if (vm->numbers.reporting)
+		reserve = fmax(reserve, guest->available - guest->cache);
 	return uses(vm, guest) + fmax(reserve, guest->cache * CACHE_KEEP);
 }
 
-double balloon_guest_uses(const struct policy_vm *vm)
+double policy_guest_uses(const struct mv_policy_vm *vm)
 {
 	struct guest guest;
 
-	if (vm->reserved_bytes == POLICY_UNKNOWN || !read_guest(&vm->numbers, &guest))
+	if (vm->reserved_bytes == MV_POLICY_UNKNOWN || !read_guest(&vm->numbers, &guest))
 		return 0;
 	return uses(vm, &guest) + guest.cache * CACHE_KEEP;
 }
@@ -91,25 +101,25 @@ double balloon_guest_uses(const struct policy_vm *vm)
  * What the guest's kernel keeps outside its total shows while the balloon stands still: in
  * motion the guest's numbers and the balloon's are of different moments.
  */
-static void learn_reserved(struct policy_vm *vm, const struct guest *guest)
+static void learn_reserved(struct mv_policy_vm *vm, const struct guest *guest)
 {
 	uint64_t actual = vm->numbers.balloon_actual_bytes;
 	double reserved = (double)actual - guest->total;
 
-	if ((vm->last_actual == POLICY_UNKNOWN || vm->last_actual == actual) && reserved >= 0 &&
+	if ((vm->last_actual == MV_POLICY_UNKNOWN || vm->last_actual == actual) && reserved >= 0 &&
 	    reserved <= RESERVED_MAX * (double)vm->numbers.configured_bytes)
 		vm->reserved_bytes = (uint64_t)reserved;
 	vm->last_actual = actual;
 }
 
-static double current_target(const struct policy_vm *vm)
+static double current_target(const struct mv_policy_vm *vm)
 {
-	return (double)(vm->target_bytes == POLICY_UNKNOWN ? vm->numbers.balloon_actual_bytes
-							   : vm->target_bytes);
+	return (double)(vm->target_bytes == MV_POLICY_UNKNOWN ? vm->numbers.balloon_actual_bytes
+							      : vm->target_bytes);
 }
 
 /* All the way back is worth a small step, so that it ends exactly there. */
-static bool is_worth_it(const struct policy_vm *vm, double wanted)
+static bool is_worth_it(const struct mv_policy_vm *vm, double wanted)
 {
 	double configured = (double)vm->numbers.configured_bytes;
 	double change = fabs(wanted - current_target(vm));
@@ -118,7 +128,7 @@ static bool is_worth_it(const struct policy_vm *vm, double wanted)
 	       (wanted == configured && change > 0);
 }
 
-static void set_target(struct policy_vm *vm, double target, enum policy_why why)
+static void set_target(struct mv_policy_vm *vm, double target, enum mv_policy_why why)
 {
 	if (target == current_target(vm))
 		return;
@@ -127,35 +137,41 @@ static void set_target(struct policy_vm *vm, double target, enum policy_why why)
 	vm->balloon_why = why;
 }
 
-/* Inflated by so much in a tick, from where the balloon is in fact. */
-static double inflate_to(const struct policy *policy, const struct policy_vm *vm, double wanted)
+/* Inflated by so much at once, from where the balloon is in fact. */
+static double inflate_to(const struct mv_policy *policy, const struct mv_policy_vm *vm,
+			 double wanted)
 {
 	double step =
 		fmax((double)vm->numbers.configured_bytes * INFLATE_PER_S, INFLATE_MIN_PER_S) *
-		(double)policy->config.interval_ns / 1e9;
+		policy->elapsed_s;
 
-	step = floor(step / MIB) * MIB;
-	return fmax(wanted, (double)vm->numbers.balloon_actual_bytes - fmax(step, MIB));
+	if (policy->state >= MV_POLICY_SOFT)
+		step *= INFLATE_SHORT;
+	step = floor(step / POLICY_MIB) * POLICY_MIB;
+	return fmax(wanted, (double)vm->numbers.balloon_actual_bytes - fmax(step, POLICY_MIB));
 }
 
-void balloon_decide(const struct policy *policy, struct policy_vm *vm)
+void policy_decide_balloon(const struct mv_policy *policy, struct mv_policy_vm *vm)
 {
 	double configured = (double)vm->numbers.configured_bytes;
 	double actual = (double)vm->numbers.balloon_actual_bytes;
+	double least = (double)vm->min_bytes;
 	struct guest guest;
 	double wanted;
 
 	if (!read_guest(&vm->numbers, &guest))
 		return;
 	learn_reserved(vm, &guest);
-	if (!policy->ample && vm->reserved_bytes == POLICY_UNKNOWN)
+	if (!policy->ample && vm->reserved_bytes == MV_POLICY_UNKNOWN)
 		return;
-	wanted = policy->ample ? configured : ceil(wants(vm, &guest) / MIB) * MIB;
-	wanted = fmin(fmax(wanted, vm->floor), configured);
+	wanted = policy->ample ? configured : ceil(wants(vm, &guest) / POLICY_MIB) * POLICY_MIB;
+	if (vm->pressed)
+		wanted = fmax(wanted, actual + ceil(configured * DEFLATE_PRESSED));
+	wanted = fmin(fmax(wanted, fmax(vm->floor, least)), configured);
 	if (!is_worth_it(vm, wanted))
 		return;
 	set_target(vm, inflate_to(policy, vm, wanted),
-		   policy->ample     ? POLICY_AMPLE
-		   : wanted < actual ? POLICY_GUEST_SPARES
-				     : POLICY_GUEST_NEEDS);
+		   policy->ample     ? MV_POLICY_AMPLE
+		   : wanted < actual ? MV_POLICY_GUEST_SPARES
+				     : MV_POLICY_GUEST_NEEDS);
 }
