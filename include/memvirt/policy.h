@@ -182,6 +182,10 @@ enum mv_policy_why {
  * @balloon_why:   why
  * @pressed:       decided: it is short of memory
  *
+ * A VM without a pager (its @managed_bytes are unknown, and no limit is set) whose guest has a
+ * balloon and says what it uses is divided for as well, by the balloon: @balloon_bytes is then
+ * what it gets. It is never less than what the guest uses.
+ *
  * The rest is the policy's: what it remembers, and what it works with during a decision. A VM
  * begins with mv_policy_vm_init().
  */
@@ -210,6 +214,7 @@ struct mv_policy_vm {
 
 	/* Of this decision. */
 	bool adjustable;
+	bool by_balloon; /* has no pager: its balloon is the limit */
 	double cost_fixed; /* of a VM that is not adjustable */
 	double floor;
 	double low;	  /* the least limit: its minimum, or less where the budget is too small */

@@ -103,15 +103,14 @@ static void update_state(struct mv_policy *policy, const struct mv_policy_vm *vm
 
 static enum mv_policy_why why_less(const struct mv_policy *policy, const struct mv_policy_vm *vm)
 {
-	if (policy->over || policy->state >= MV_POLICY_HARD ||
-	    vm->numbers.limit_bytes == MV_POLICY_UNLIMITED)
+	if (policy->over || policy->state >= MV_POLICY_HARD || !policy_has_limit(vm))
 		return MV_POLICY_OVER;
 	return policy->config.rule == MV_POLICY_PRESSURE ? MV_POLICY_COLD : MV_POLICY_SHRINK;
 }
 
 static enum mv_policy_why why_limit(const struct mv_policy *policy, const struct mv_policy_vm *vm)
 {
-	if (vm->next == vm->old && vm->numbers.limit_bytes != MV_POLICY_UNLIMITED)
+	if (vm->next == vm->old && policy_has_limit(vm))
 		return MV_POLICY_SAME;
 	if (policy->too_small)
 		return MV_POLICY_FLOOR;
@@ -124,8 +123,15 @@ static enum mv_policy_why why_limit(const struct mv_policy *policy, const struct
 
 static void write_limit(const struct mv_policy *policy, struct mv_policy_vm *vm)
 {
-	vm->limit_why = why_limit(policy, vm);
-	if (vm->limit_why != MV_POLICY_SAME)
+	enum mv_policy_why why = why_limit(policy, vm);
+
+	if (vm->by_balloon) {
+		if (why != MV_POLICY_SAME)
+			policy_balloon_to_next(vm, why);
+		return;
+	}
+	vm->limit_why = why;
+	if (why != MV_POLICY_SAME)
 		vm->limit_bytes = (uint64_t)vm->next;
 }
 

@@ -97,6 +97,15 @@ double policy_guest_uses(const struct mv_policy_vm *vm)
 	return uses(vm, &guest) + guest.cache * CACHE_KEEP;
 }
 
+double policy_guest_wants(const struct mv_policy_vm *vm)
+{
+	struct guest guest;
+
+	if (vm->reserved_bytes == MV_POLICY_UNKNOWN || !read_guest(&vm->numbers, &guest))
+		return 0;
+	return wants(vm, &guest);
+}
+
 /*
  * What the guest's kernel keeps outside its total shows while the balloon stands still: in
  * motion the guest's numbers and the balloon's are of different moments.
@@ -110,6 +119,14 @@ static void learn_reserved(struct mv_policy_vm *vm, const struct guest *guest)
 	    reserved <= RESERVED_MAX * (double)vm->numbers.configured_bytes)
 		vm->reserved_bytes = (uint64_t)reserved;
 	vm->last_actual = actual;
+}
+
+void policy_hear_guest(struct mv_policy_vm *vm)
+{
+	struct guest guest;
+
+	if (read_guest(&vm->numbers, &guest))
+		learn_reserved(vm, &guest);
 }
 
 static double current_target(const struct mv_policy_vm *vm)
@@ -161,7 +178,9 @@ void policy_decide_balloon(const struct mv_policy *policy, struct mv_policy_vm *
 
 	if (!read_guest(&vm->numbers, &guest))
 		return;
-	learn_reserved(vm, &guest);
+	/* Its balloon goes where its limit goes. */
+	if (vm->by_balloon && !policy->ample)
+		return;
 	if (!policy->ample && vm->reserved_bytes == MV_POLICY_UNKNOWN)
 		return;
 	wanted = policy->ample ? configured : ceil(wants(vm, &guest) / POLICY_MIB) * POLICY_MIB;
@@ -174,4 +193,9 @@ void policy_decide_balloon(const struct mv_policy *policy, struct mv_policy_vm *
 		   policy->ample     ? MV_POLICY_AMPLE
 		   : wanted < actual ? MV_POLICY_GUEST_SPARES
 				     : MV_POLICY_GUEST_NEEDS);
+}
+
+void policy_balloon_to_next(struct mv_policy_vm *vm, enum mv_policy_why why)
+{
+	set_target(vm, floor(vm->next), why);
 }

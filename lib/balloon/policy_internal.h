@@ -87,6 +87,9 @@ double policy_used(const struct mv_policy_vm *vm);
 /* A VM without a limit is to be given one of its own size, to look. */
 bool policy_needs_learning(const struct mv_policy_numbers *n);
 
+/* Whether its limit, by whatever means, is in force already. */
+bool policy_has_limit(const struct mv_policy_vm *vm);
+
 /* An unknown number counts as none. */
 double policy_or_zero(uint64_t number);
 
@@ -100,6 +103,15 @@ void policy_decide_balloon(const struct mv_policy *policy, struct mv_policy_vm *
 
 /* What the guest says it uses, bytes; 0 where that is unknown. */
 double policy_guest_uses(const struct mv_policy_vm *vm);
+
+/* The same with a reserve, in which it can go on; 0 where that is unknown. */
+double policy_guest_wants(const struct mv_policy_vm *vm);
+
+/* Learn what can be from the guest's numbers. */
+void policy_hear_guest(struct mv_policy_vm *vm);
+
+/* By balloon, from what it has to vm->next. */
+void policy_balloon_to_next(struct mv_policy_vm *vm, enum mv_policy_why why);
 
 /* --- policy_curve.c ----------------------------------------------------------------------- */
 

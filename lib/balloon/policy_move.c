@@ -127,8 +127,8 @@ static bool is_small_change(const struct mv_policy_vm *vm)
 {
 	double change = shrinks(vm) ? vm->old - vm->target : vm->next - vm->old;
 
-	return vm->numbers.limit_bytes != MV_POLICY_UNLIMITED && vm->old >= vm->floor &&
-	       vm->old <= vm->high && change < fmax(vm->old * DEAD_BAND, DEAD_BAND_MIN);
+	return policy_has_limit(vm) && vm->old >= vm->floor && vm->old <= vm->high &&
+	       change < fmax(vm->old * DEAD_BAND, DEAD_BAND_MIN);
 }
 
 /* Somebody else's number is wanted as it is, pressure's steps are small ones, and who is short

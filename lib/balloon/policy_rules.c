@@ -210,5 +210,5 @@ void policy_set_targets(struct mv_policy *policy, struct mv_policy_vm *vms, unsi
 	for (unsigned int i = 0; i < count; i++)
 		if (vms[i].adjustable)
 			vms[i].target =
-				fmax(floor(vms[i].target / POLICY_MIB) * POLICY_MIB, vms[i].floor);
+				fmax(floor(vms[i].target / POLICY_MIB) * POLICY_MIB, vms[i].low);
 }

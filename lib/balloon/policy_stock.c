@@ -161,11 +161,47 @@ static double cost_of_fixed(const struct mv_policy_vm *vm)
 	       (n->held ? policy_or_zero(n->store_memory_bytes) : 0);
 }
 
+/*
+ * A VM that has no pager. Its balloon is a limit that evicts nothing: what the guest uses stays,
+ * and there is no store.
+ */
+static bool is_by_balloon(const struct mv_policy_vm *vm)
+{
+	const struct mv_policy_numbers *n = &vm->numbers;
+
+	return n->managed_bytes == MV_POLICY_UNKNOWN && n->limit_bytes == MV_POLICY_UNLIMITED &&
+	       !policy_needs_learning(n) && n->configured_bytes >= MV_POLICY_FLOOR_MIN &&
+	       policy_guest_uses(vm) > 0;
+}
+
+bool policy_has_limit(const struct mv_policy_vm *vm)
+{
+	return vm->by_balloon || vm->numbers.limit_bytes != MV_POLICY_UNLIMITED;
+}
+
+static void take_balloon_for_limit(struct mv_policy_vm *vm)
+{
+	double configured = (double)vm->numbers.configured_bytes;
+	double actual = (double)vm->numbers.balloon_actual_bytes;
+
+	vm->ratio = 0;
+	vm->potential = fmax(configured, vm->floor);
+	vm->low = fmax(fmax((double)vm->min_bytes, vm->floor), policy_guest_uses(vm));
+	vm->low = fmin(vm->low, vm->potential);
+	vm->high = fmax(fmin(configured, (double)vm->max_bytes), vm->low);
+	vm->resident = actual;
+	vm->old = actual;
+}
+
 /* What follows from how much it can have populated by the time of the next decisions. */
 static void expect_growth(struct mv_policy_vm *vm, double part)
 {
 	const struct mv_policy_numbers *n = &vm->numbers;
 
+	if (vm->by_balloon) {
+		take_balloon_for_limit(vm);
+		return;
+	}
 	vm->potential = fmax(potential(vm, part), vm->floor);
 	vm->high = fmax(fmin(vm->potential, (double)vm->max_bytes), vm->floor);
 	vm->low = fmin(fmax((double)vm->min_bytes, vm->floor), vm->high);
@@ -202,7 +238,9 @@ void policy_take_stock(const struct mv_policy *policy, struct mv_policy_vm *vm)
 		update_growth(policy, vm);
 	update_ratio(policy, vm);
 	set_floor(policy, vm);
-	vm->adjustable = n->pager_fresh && !n->held && is_managed(n);
+	policy_hear_guest(vm);
+	vm->by_balloon = is_by_balloon(vm);
+	vm->adjustable = vm->by_balloon || (n->pager_fresh && !n->held && is_managed(n));
 	vm->pressed = is_pressed(policy, n);
 	expect_growth(vm, 1);
 	vm->limit_bytes = n->limit_bytes;
@@ -229,7 +267,18 @@ static double least_at(const struct mv_policy *policy, struct mv_policy_vm *vms,
 	return policy_solve_total(&solve, 0);
 }
 
-/* From the floors up to the minima, as far as the budget goes. */
+static struct policy_path from_floor(const struct mv_policy_vm *vm)
+{
+	double floor =
+		vm->by_balloon ? fmin(fmax(vm->floor, policy_guest_uses(vm)), vm->low) : vm->floor;
+
+	return policy_line(vm, floor, vm->low - floor, floor, vm->low);
+}
+
+/*
+ * From the floors up to the minima, as far as the budget goes. What a guest uses cannot be taken
+ * by a balloon.
+ */
 static double lower_minima(struct mv_policy *policy, struct mv_policy_vm *vms, unsigned int count,
 			   double budget)
 {
@@ -239,9 +288,7 @@ static double lower_minima(struct mv_policy *policy, struct mv_policy_vm *vms, u
 
 	for (unsigned int i = 0; i < count; i++)
 		if (vms[i].adjustable)
-			policy_solve_add(&solve, policy_line(&vms[i], vms[i].floor,
-							     vms[i].low - vms[i].floor,
-							     vms[i].floor, vms[i].low));
+			policy_solve_add(&solve, from_floor(&vms[i]));
 	at = policy_solve_highest(&solve, 1, budget);
 	for (unsigned int i = 0; i < count; i++)
 		if (vms[i].adjustable)
@@ -283,6 +330,8 @@ static double new_demand(const struct mv_policy_vm *vm)
 	double guest = policy_guest_uses(vm);
 	double demand;
 
+	if (vm->by_balloon)
+		return policy_guest_wants(vm);
 	if (vm->numbers.active_bytes != MV_POLICY_UNKNOWN)
 		used = fmin(used, (double)vm->numbers.active_bytes);
 	demand = used + fmin(missing, vm->resident);

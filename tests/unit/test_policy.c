@@ -601,6 +601,32 @@ static void test_pressed_guest(void **unused)
 	assert_true(vm.balloon_bytes >= 320 * MIB);
 }
 
+/* A VM without a pager: its balloon is its limit, down to what the guest uses. */
+static void test_by_balloon(void **unused)
+{
+	struct mv_policy policy = make_policy(900 * MIB, 64 * MIB);
+	struct mv_policy_vm vms[2];
+
+	for (int i = 0; i < 2; i++) {
+		mv_policy_vm_init(&vms[i]);
+		vms[i].numbers = policy_nothing_known();
+		vms[i].numbers.configured_bytes = GIB;
+		give_guest(&vms[i], GIB, 990 * MIB, i ? 890 * MIB : 390 * MIB, 300 * MIB);
+	}
+	for (int second = 0; second < 20; second++) {
+		decide(&policy, vms, 2);
+		for (int i = 0; i < 2; i++) {
+			uint64_t left = vms[i].target_bytes, used = i ? 100 * MIB : 600 * MIB;
+
+			assert_true(vms[i].limit_bytes == MV_POLICY_UNLIMITED);
+			give_guest(&vms[i], left, left - 34 * MIB, left - 34 * MIB - used, MIB);
+		}
+	}
+	/* 634 and 134 are in use, and what is more is divided by what they want. */
+	assert_true(vms[0].target_bytes >= 634 * MIB && vms[1].target_bytes >= 134 * MIB);
+	assert_in_range((vms[0].target_bytes + vms[1].target_bytes) / MIB, 800, 855);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -638,6 +664,7 @@ int main(void)
 		cmocka_unit_test(test_without_a_curve),
 		cmocka_unit_test(test_reporting_spares_the_balloon),
 		cmocka_unit_test(test_pressed_guest),
+		cmocka_unit_test(test_by_balloon),
 	};
 
 	return cmocka_run_group_tests_name("policy", tests, NULL, NULL);

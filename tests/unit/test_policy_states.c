@@ -77,10 +77,13 @@ static void random_pager(struct chance *chance, struct mv_policy_numbers *n, uin
 	n->pager_fresh = !chance_one_in(chance, 6);
 	n->held = chance_one_in(chance, 10);
 	n->configured_bytes = chance_one_in(chance, 40) ? MV_POLICY_UNKNOWN : configured;
-	n->managed_bytes = chance_one_in(chance, 10) ? 0 : configured;
+	n->managed_bytes = chance_one_in(chance, 10)  ? 0
+			   : chance_one_in(chance, 5) ? MV_POLICY_UNKNOWN
+						      : configured;
 	n->resident_bytes = known_or_not(chance, configured);
-	n->limit_bytes = chance_one_in(chance, 5) ? MV_POLICY_UNLIMITED
-						  : MIB + chance_below(chance, 2 * configured + 1);
+	n->limit_bytes = n->managed_bytes == MV_POLICY_UNKNOWN || chance_one_in(chance, 5)
+				 ? MV_POLICY_UNLIMITED
+				 : MIB + chance_below(chance, 2 * configured + 1);
 	n->stored_pages = known_or_not(chance, configured / 4096);
 	n->store_memory_bytes = known_or_not(chance, configured);
 	n->overhead_bytes = known_or_not(chance, configured / 100);
@@ -142,9 +145,22 @@ static void check_balloon(const struct mv_policy *policy, const struct mv_policy
 	/* Not faster than it may, and not at all from who is short of memory. */
 	inflates = (double)n->balloon_actual_bytes - (double)vm->balloon_bytes;
 	most = fmax((double)n->configured_bytes / 8, 32.0 * MIB) * policy->elapsed_s;
+	if (vm->by_balloon && !policy->ample) {
+		/* As a limit; but what the guest uses it keeps. */
+		assert_true((double)vm->balloon_bytes >= fmin(vm->low, vm->old) - 1);
+		return;
+	}
 	assert_true(inflates <= fmax(most * (policy->state >= MV_POLICY_SOFT ? 2 : 1), MIB) + 1);
 	if (vm->pressed)
 		assert_true(inflates <= 0);
+}
+
+/* What it may have by whatever means. */
+static double given(const struct mv_policy_vm *vm)
+{
+	if (!vm->by_balloon)
+		return (double)vm->limit_bytes;
+	return vm->balloon_bytes == MV_POLICY_UNKNOWN ? vm->old : (double)vm->balloon_bytes;
 }
 
 /* Old numbers, or none: the limit stays. Floors hold, and a maximum is not grown above. */
@@ -174,7 +190,7 @@ static void check_gentle(const struct mv_policy *policy, const struct mv_policy_
 	if (!vm->adjustable || policy->over || policy->state >= MV_POLICY_HARD || policy->ample ||
 	    policy->waiting)
 		return;
-	assert_true(fmin((double)vm->limit_bytes, vm->old) >= fmin(from - step, vm->old) - 1);
+	assert_true(fmin(given(vm), vm->old) >= fmin(from - step, vm->old) - 1);
 }
 
 /* --- what holds of all of them ------------------------------------------------------------ */
@@ -184,7 +200,7 @@ static double planned(const struct mv_policy_vm *vms, unsigned int count)
 	double total = 0;
 
 	for (unsigned int i = 0; i < count; i++)
-		total += mv_policy_cost(&vms[i], (double)vms[i].limit_bytes);
+		total += mv_policy_cost(&vms[i], given(&vms[i]));
 	return total;
 }
 
@@ -194,8 +210,8 @@ static double planned_now(const struct mv_policy_vm *vms, unsigned int count)
 	double total = 0;
 
 	for (unsigned int i = 0; i < count; i++)
-		total += mv_policy_cost(&vms[i], fmax((double)vms[i].limit_bytes,
-						      fmin(vms[i].resident, vms[i].old)));
+		total += mv_policy_cost(&vms[i],
+					fmax(given(&vms[i]), fmin(vms[i].resident, vms[i].old)));
 	return total;
 }
 
@@ -209,15 +225,16 @@ static void check_budget(const struct mv_policy *policy, const struct mv_policy_
 	}
 	for (unsigned int i = 0; i < count; i++)
 		if (vms[i].adjustable)
-			assert_true(fmin((double)vms[i].limit_bytes, vms[i].potential) <=
+			assert_true(fmin(given(&vms[i]), vms[i].potential) <=
 				    fmax(vms[i].floor, vms[i].old) + 1);
 }
 
 static bool grows(const struct mv_policy_vm *vm)
 {
-	return vm->adjustable && vm->limit_bytes != vm->numbers.limit_bytes &&
-	       vm->numbers.limit_bytes != MV_POLICY_UNLIMITED &&
-	       (double)vm->limit_bytes > fmax(vm->old, vm->floor) + 1;
+	return vm->adjustable &&
+	       (vm->by_balloon || (vm->limit_bytes != vm->numbers.limit_bytes &&
+				   vm->numbers.limit_bytes != MV_POLICY_UNLIMITED)) &&
+	       given(vm) > fmax(vm->old, vm->floor) + 1;
 }
 
 /* Nobody grows above his floor on what others have not given back yet, nor where all is gone. */
@@ -258,10 +275,18 @@ static void check_relief(const struct mv_policy *policy, const struct mv_policy_
 		const struct mv_policy_vm *vm = &vms[i];
 
 		if (vm->pressed && vm->adjustable && vm->outside_bytes == MV_POLICY_UNKNOWN &&
-		    vm->numbers.limit_bytes != MV_POLICY_UNLIMITED && vm->old < vm->high - MIB &&
-		    vm->old >= 8.0 * MIB) /* targets are whole MiB */
+		    (vm->by_balloon || vm->numbers.limit_bytes != MV_POLICY_UNLIMITED) &&
+		    vm->old < vm->high - MIB && vm->old >= 8.0 * MIB) /* targets are whole MiB */
 			assert_true(grows(vm) || vm->old <= vm->floor + MIB);
 	}
+}
+
+/* The least that a VM is to have; what its guest uses too, where only its balloon gives. */
+static double minimum(const struct mv_policy_vm *vm)
+{
+	double wanted = fmin(fmax((double)vm->min_bytes, vm->floor), vm->high);
+
+	return vm->by_balloon ? fmax(wanted, vm->low) : wanted;
 }
 
 /* Nobody is shrunk below his minimum where all of them fit. */
@@ -270,14 +295,17 @@ static void check_minima(const struct mv_policy *policy, const struct mv_policy_
 {
 	double total = 0;
 
-	for (unsigned int i = 0; i < count; i++)
-		total += mv_policy_cost(&vms[i], fmin(fmax((double)vms[i].min_bytes, vms[i].floor),
-						      vms[i].high));
+	for (unsigned int i = 0; i < count; i++) {
+		/* Lowered, since they did not. */
+		if (vms[i].by_balloon && vms[i].low < minimum(&vms[i]))
+			return;
+		total += mv_policy_cost(&vms[i], minimum(&vms[i]));
+	}
 	if (total > policy->usable_bytes * AIM)
 		return;
 	for (unsigned int i = 0; i < count; i++)
-		if (vms[i].adjustable && (double)vms[i].limit_bytes < vms[i].old)
-			assert_true((double)vms[i].limit_bytes + MIB >=
+		if (vms[i].adjustable && given(&vms[i]) < vms[i].old)
+			assert_true(given(&vms[i]) + MIB >=
 				    fmin((double)vms[i].min_bytes, vms[i].high));
 }
 
