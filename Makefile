@@ -24,6 +24,8 @@ override LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now
 
 LIBS	:= -lurcu-bp -lnuma -llz4 -lxxhash -lm
 TOOL_LIBS := -ljson-c
+# memvirt alone reads a configuration.
+MEMVIRT_LIBS := -linih
 
 # Sources, by what is linked from them.
 CORE_SRC := $(addprefix lib/,memory.c ledger.c view.c access.c platform_none.c) \
@@ -65,6 +67,7 @@ BENCHES	:= $(call bin,$(BENCH_SRC))
 EXAMPLES := $(call bin,$(EXAMPLE_SRC))
 # What tests of virtual machines run beside them.
 REPLAYS	:= $(patsubst tests/rig/replay/%.c,$(BUILD)/tests/rig/%,$(wildcard tests/rig/replay/*.c))
+FAKE_LIBVIRT := $(BUILD)/tests/rig/fake/libvirt.so.0
 # A processor has no sanitizers, and nowhere to count its statements.
 METAL_ROM := $(if $(SAN)$(COVERAGE),,$(BUILD)/tests/metal/metal.rom)
 
@@ -75,7 +78,7 @@ METAL_ROM := $(if $(SAN)$(COVERAGE),,$(BUILD)/tests/metal/metal.rom)
 .SECONDARY:
 
 all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
-tests: all $(TESTS) $(FUZZERS) $(REPLAYS) $(METAL_ROM)
+tests: all $(TESTS) $(FUZZERS) $(REPLAYS) $(FAKE_LIBVIRT) $(METAL_ROM)
 fuzzers: $(FUZZERS)
 race-tests: $(filter $(BUILD)/tests/races/%,$(TESTS))
 benches: all $(BENCHES)
@@ -111,6 +114,7 @@ $(LIB_SO): $(call obj,$(LIB_SRC)) lib/memvirt.map
 	@ln -sf $(@F) $(BUILD)/lib/libmemvirt.so
 
 $(BUILD)/bin/memvirt: $(call obj,$(MEMVIRT_SRC) $(VM_SRC)) $(LIB_A)
+$(BUILD)/bin/memvirt: private TOOL_LIBS += $(MEMVIRT_LIBS)
 $(BUILD)/bin/memstat: $(call obj,$(MEMSTAT_SRC) $(VM_SRC)) $(LIB_A)
 $(BUILD)/bin/%:
 	@mkdir -p $(@D)
@@ -118,7 +122,7 @@ $(BUILD)/bin/%:
 
 # The preload library carries the whole library inside, hidden from the VMM it enters.
 $(PRELOAD): $(call obj,$(PRELOAD_SRC) \
-		$(addprefix tools/vm/,base64.c control_wire.c rundir.c stat_names.c)) $(LIB_A) \
+		$(addprefix tools/vm/,base64.c control_wire.c listen.c rundir.c stat_names.c)) $(LIB_A) \
 		tools/memvirt/preload/preload.map
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,--exclude-libs,ALL \
@@ -147,6 +151,12 @@ $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(call obj,$(BENCH_SUPPORT_
 $(REPLAYS): $(BUILD)/tests/rig/%: $(BUILD)/obj/tests/rig/replay/%.o $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# Loaded by memvirt govern in the place of the real one, whose headers are not needed.
+$(call obj,tests/rig/fake/libvirt.c): override CFLAGS += -Wno-missing-prototypes
+$(FAKE_LIBVIRT): $(call obj,tests/rig/fake/libvirt.c)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -shared -o $@ $^
 
 # Examples are built the way a reader would: against the public headers and the library.
 $(EXAMPLES): $(BUILD)/examples/%: examples/%.c $(LIB_A)

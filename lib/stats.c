@@ -270,24 +270,31 @@ static int read_patiently(int fd, struct mv_stats *stats)
 	return error;
 }
 
-int mv_stats_read(const char *path, struct mv_stats *stats)
+int mv_stats_read_fd(int fd, struct mv_stats *stats)
 {
-	/* Whatever lies there must not make us wait, or follow a terminal. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct mv_stats copy;
 	struct stat st;
 	int error;
 
-	if (fd < 0)
-		return -errno;
 	if (fstat(fd, &st))
-		error = -errno;
-	else if (!S_ISREG(st.st_mode))
-		error = -EPROTO;
-	else
-		error = read_patiently(fd, &copy);
-	close(fd);
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EPROTO;
+	error = read_patiently(fd, &copy);
 	if (!error)
 		*stats = copy;
+	return error;
+}
+
+int mv_stats_read(const char *path, struct mv_stats *stats)
+{
+	/* Whatever lies there must not make us wait, or follow a terminal. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int error;
+
+	if (fd < 0)
+		return -errno;
+	error = mv_stats_read_fd(fd, stats);
+	close(fd);
 	return error;
 }

@@ -268,6 +268,7 @@ void mv_pager_stop(struct mv_pager *pager);
  * @zero_fills:       of these, of a page that was absent or discarded
  * @touches:          of these, of a resident page that had been unmapped to see its use
  * @restores:         of these, from the store
+ * @restore_ns:       time that these took, in which their threads waited
  * @cancels:          evictions cancelled by a fault or a pin
  * @waits:            faults that met a page being dropped
  * @over_limit:       faults resolved above the limit, because nothing could be evicted
@@ -289,6 +290,7 @@ struct mv_pager_stats {
 	uint64_t zero_fills;
 	uint64_t touches;
 	uint64_t restores;
+	uint64_t restore_ns;
 	uint64_t cancels;
 	uint64_t waits;
 	uint64_t over_limit;

@@ -251,7 +251,7 @@ struct mv_policy {
 
 	struct policy_path *paths; /* to work with, for so many VMs */
 	struct policy_step *steps;
-	unsigned int room;
+	unsigned int room, steps_room;
 };
 
 /**
@@ -262,6 +262,15 @@ struct mv_policy {
  * Context: any. mv_policy_fini() ends it.
  */
 void mv_policy_init(struct mv_policy *policy, const struct mv_policy_config *config);
+
+/**
+ * mv_policy_configure() - change the budget, the rule and the rest; what is remembered stays
+ * @policy: the budget
+ * @config: copied, as by mv_policy_init()
+ *
+ * Context: between decisions.
+ */
+void mv_policy_configure(struct mv_policy *policy, const struct mv_policy_config *config);
 
 /** mv_policy_fini() - give back what it worked with; the VMs hold nothing */
 void mv_policy_fini(struct mv_policy *policy);

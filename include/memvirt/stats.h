@@ -78,6 +78,8 @@ struct mv_stats {
 	uint64_t guest_swap_in_bytes;
 	uint64_t guest_swap_out_bytes;
 	uint64_t guest_oom_kills;
+
+	uint64_t restore_ns; /* of the pager's: time that threads waited for restores */
 };
 
 struct mv_stats_writer;
@@ -127,6 +129,17 @@ void mv_stats_withdraw(struct mv_stats_writer *writer);
  * -errno of the file.
  */
 int mv_stats_read(const char *path, struct mv_stats *stats);
+
+/**
+ * mv_stats_read_fd() - the same of a file that is open
+ * @fd:    open for reading; where it stands does not matter and is not changed. A segment that
+ *         was replaced or removed goes on being read as it was left
+ * @stats: set on success
+ *
+ * Context: as mv_stats_read(), at a third of its cost.
+ * Return: as mv_stats_read().
+ */
+int mv_stats_read_fd(int fd, struct mv_stats *stats);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -518,6 +518,7 @@ void mv_pager_get_stats(struct mv_pager *pager, struct mv_pager_stats *stats)
 		.zero_fills = pager_read(&count->zero_fills),
 		.touches = pager_read(&count->touches),
 		.restores = pager_read(&count->restores),
+		.restore_ns = pager_read(&count->restore_ns),
 		.cancels = pager_read(&count->cancels),
 		.waits = pager_read(&count->waits),
 		.over_limit = pager_read(&count->over_limit),

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -154,10 +155,19 @@ static int overwrite(struct pager_region *pr, uint64_t page, const void *buffer)
 	return mv_uffd_continue(pr->uffd, pr_hva(pr, page));
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
+}
+
 static int restore(struct pager_region *pr, uint64_t page, uint32_t word, void *buffer)
 {
 	struct mv_store *store = pr->pager->store;
 	uint64_t key = pr->first_key + page;
+	uint64_t begun = now_ns();
 	int error = store->ops->get(store, key, buffer);
 
 	if (error)
@@ -171,6 +181,7 @@ static int restore(struct pager_region *pr, uint64_t page, uint32_t word, void *
 	}
 	store->ops->drop(store, key);
 	pager_count(&pr->pager->count.restores, 1);
+	pager_count(&pr->pager->count.restore_ns, now_ns() - begun);
 	pr_end(pr, page, MV_PAGE_RESIDENT, MV_WORD_UNMAPPED | MV_WORD_ACTIVE, 0);
 	return 0;
 }
@@ -397,8 +408,7 @@ static void handle_message(struct handler *handler, int uffd, const struct uffd_
 	else if (message->event == UFFD_EVENT_PAGEFAULT)
 		handle_fault(handler, message);
 	else if (message->event == UFFD_EVENT_REMOVE)
-		pager_removed(handler->pager, message->arg.remove.start,
-			      message->arg.remove.end);
+		pager_removed(handler->pager, message->arg.remove.start, message->arg.remove.end);
 }
 
 /* Return: whether there was anything to read. */

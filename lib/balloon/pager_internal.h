@@ -72,7 +72,7 @@ struct parked_ring {
 
 /* Counters by who writes them would be faster, but all these come with a system call. */
 struct pager_counters {
-	uint64_t faults, zero_fills, touches, restores, cancels, waits, over_limit;
+	uint64_t faults, zero_fills, touches, restores, restore_ns, cancels, waits, over_limit;
 	uint64_t evictions, unmaps, discards, refusals, store_full, poisoned;
 };
 

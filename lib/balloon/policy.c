@@ -44,11 +44,11 @@ static uint32_t or_default(uint32_t ppm, uint32_t otherwise)
 	return ppm ? ppm : otherwise;
 }
 
-void mv_policy_init(struct mv_policy *policy, const struct mv_policy_config *config)
+void mv_policy_configure(struct mv_policy *policy, const struct mv_policy_config *config)
 {
 	struct mv_policy_config *c = &policy->config;
 
-	*policy = (struct mv_policy){ .config = *config };
+	*c = *config;
 	if (c->floor_bytes < MV_POLICY_FLOOR_MIN)
 		c->floor_bytes = MV_POLICY_FLOOR_MIN;
 	if (c->interval_ns == 0)
@@ -58,6 +58,12 @@ void mv_policy_init(struct mv_policy *policy, const struct mv_policy_config *con
 	c->pressure_limit_ppm = or_default(c->pressure_limit_ppm, PRESSURE_LIMIT_DEFAULT);
 }
 
+void mv_policy_init(struct mv_policy *policy, const struct mv_policy_config *config)
+{
+	*policy = (struct mv_policy){ 0 };
+	mv_policy_configure(policy, config);
+}
+
 void mv_policy_fini(struct mv_policy *policy)
 {
 	free(policy->paths);
@@ -65,6 +71,7 @@ void mv_policy_fini(struct mv_policy *policy)
 	policy->paths = NULL;
 	policy->steps = NULL;
 	policy->room = 0;
+	policy->steps_room = 0;
 }
 
 void mv_policy_vm_init(struct mv_policy_vm *vm)
@@ -209,25 +216,27 @@ static void lift_limits(struct mv_policy *policy, struct mv_policy_vm *vms, unsi
 
 /* --- a decision --------------------------------------------------------------------------- */
 
+/* For paths, and by curves for steps too. */
 static int make_room(struct mv_policy *policy, unsigned int count)
 {
+	size_t steps_of_each = (MV_POLICY_CURVE_POINTS + 1) * sizeof(*policy->steps);
 	struct policy_path *paths;
 	struct policy_step *steps;
 
-	if (count <= policy->room)
-		return 0;
-	paths = realloc(policy->paths, count * sizeof(*paths));
-	if (!paths)
-		return -ENOMEM;
-	policy->paths = paths;
-	if (policy->config.rule == MV_POLICY_CURVE) {
-		steps = realloc(policy->steps,
-				count * (size_t)(MV_POLICY_CURVE_POINTS + 1) * sizeof(*steps));
+	if (count > policy->room) {
+		paths = realloc(policy->paths, count * sizeof(*paths));
+		if (!paths)
+			return -ENOMEM;
+		policy->paths = paths;
+		policy->room = count;
+	}
+	if (policy->config.rule == MV_POLICY_CURVE && count > policy->steps_room) {
+		steps = realloc(policy->steps, count * steps_of_each);
 		if (!steps)
 			return -ENOMEM;
 		policy->steps = steps;
+		policy->steps_room = count;
 	}
-	policy->room = count;
 	return 0;
 }
 

@@ -5,14 +5,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 
 from harness import paths, tap
-from harness.control import RunDir
+from harness.control import Control, ControlError, RunDir
 from harness.deadline import wait_for
-from harness.fake_vm import MIB, FakeVm
+from harness.fake_vm import MIB, FakeVm, segment
 
 IDLE = {"stat-total-memory": 480 * MIB, "stat-free-memory": 400 * MIB,
         "stat-available-memory": 400 * MIB, "stat-disk-caches": 0}
@@ -21,9 +22,10 @@ IDLE = {"stat-total-memory": 480 * MIB, "stat-free-memory": 400 * MIB,
 class Governed:
     """The governor in the background, with what it says; for a `with` statement."""
 
-    def __init__(self, run_dir, *arguments, stdout=None):
-        self.command = [str(paths.MEMVIRT), "govern", "--interval", "0.1", *map(str, arguments)]
-        self.env = dict(os.environ, **run_dir.env)
+    def __init__(self, run_dir, *arguments, stdout=None, interval=0.1, env=None):
+        self.command = [str(paths.MEMVIRT), "govern", "--interval", str(interval),
+                        *map(str, arguments)]
+        self.env = dict(os.environ, **run_dir.env, **(env or {}))
         self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]
         self.stdout = stdout or self.files[0]
 
@@ -84,7 +86,7 @@ def test_budget():
         tap.check(min(a.limits + b.limits) >= 64 * MIB, "below the floor")
         tap.check_equal(governor.end(), 0, "status")
         tap.check_equal(a.limits[0], a.configured, "first a limit that evicts nothing")
-        tap.check("ending: limits and balloons of 2 VMs stay" in governor.err, governor.err)
+        tap.check("ending, with 2 VMs: limits stay" in governor.err, governor.err)
         line = re.compile(r"^\d\d:\d\d:\d\d [ab]: limit .* -> .*: .*$")
         for said in governor.out.splitlines():
             tap.check(line.match(said), f"what is this? {said}")
@@ -269,6 +271,277 @@ def test_named():
         tap.check("no VM named 'mistyped'" in done.stderr, done.stderr)
 
 
+def guest_using(used):
+    """What a guest says that uses so much, beside the 32 MiB of its kernel."""
+    def say(vm):
+        total = vm.actual - 32 * MIB
+        free = max(total - used, 0)
+        return {"stat-total-memory": total, "stat-free-memory": free,
+                "stat-available-memory": free, "stat-disk-caches": 0}
+    return say
+
+
+def write_config(run_dir, text):
+    path = run_dir.path / "govern.ini"
+    path.write_text(text)
+    return path
+
+
+def test_config():
+    """govern --config: settings of the host and of each VM; the command line goes before it"""
+    text = """
+[host]
+budget = 100M        ; the command line says another
+rule = shares
+idle-tax = 0%
+
+[vm rich]
+shares = 3000
+
+[vm capped]
+max = 80M
+"""
+    with RunDir() as run_dir, FakeVm(run_dir, "rich", populated=450 * MIB, limit=300 * MIB) as rich, \
+            FakeVm(run_dir, "poor", populated=450 * MIB, limit=300 * MIB) as poor, \
+            FakeVm(run_dir, "capped", populated=450 * MIB, limit=300 * MIB) as capped:
+        with Governed(run_dir, "--config", write_config(run_dir, text), "--budget", "1000M"):
+            wait_for(lambda: capped.limit <= 80 * MIB, 20, "the maximum")
+            wait_for(lambda: rich.limit > 2 * poor.limit, 20, "shares")
+            tap.check(capped.used + rich.used + poor.used <= 1000 * MIB, "the budget")
+
+
+def test_config_errors():
+    """govern --config: what is wrong is said with file, line and setting; status 2"""
+    cases = [("[host]\nbudget = lots\n", ":2: [host] budget: 'lots' is no size"),
+             ("[host]\nbudget = 1G\nbudgets = 1G\n", ":3: [host] budgets: there is no such"),
+             ("[vm a/b]\nmin = 1G\n", ":2: [vm a/b] min: 'a/b' is no VM's name"),
+             ("[vm a]\nweight = 1\n", ":2: [vm a] weight: a VM has shares"),
+             ("[vm a]\nshares = -1\n", ":2: [vm a] shares: '-1' is not from 1"),
+             ("[hosts]\nbudget = 1G\n", ":2: [hosts] budget: sections are"),
+             ("[host]\nnonsense\n", ":2: neither"),
+             ("[host]\nrule = fair\n", "'fair' is none of demand"),
+             ("[host]\nidle-tax = 100%\n", "is no part from 0 to 99%"),
+             ("[vm a]\nmin = 2G\nmax = 1G\n", "VM a: min is above max"),
+             (None, "No such file")]
+    with RunDir() as run_dir:
+        for text, expected in cases:
+            path = run_dir.path / "none.ini"
+            if text is not None:
+                path = write_config(run_dir, text)
+            done = run_dir.memvirt("govern", "--budget", "1G", "--once", "--config", str(path))
+            tap.check_equal(done.returncode, 2, f"{text}: {done.stderr}")
+            tap.check(expected in done.stderr, f"{text}: {done.stderr}")
+
+
+def test_plain_qemu():
+    """govern: QEMUs that memvirt did not start are governed by their balloons, by QMP alone"""
+    with RunDir() as run_dir, \
+            FakeVm(run_dir, "busy", plain=True, guest=guest_using(300 * MIB)) as busy, \
+            FakeVm(run_dir, "idle", plain=True, guest=guest_using(60 * MIB)) as idle:
+        with Governed(run_dir, "--budget", "700M", "--qmp-dir", run_dir.path) as governor:
+            governor.wait_said("busy: governed from now on, 512 MiB, by its balloon alone")
+            wait_for(lambda: busy.actual + idle.actual <= 700 * MIB, 20, "the budget")
+            tap.check(busy.actual >= 332 * MIB and idle.actual >= 92 * MIB,
+                      f"below what is used: {busy.actual >> 20}, {idle.actual >> 20}")
+            tap.check(busy.actual > idle.actual, "no regard to what they use")
+            idle.end()
+            governor.wait_said("idle: has gone")
+            wait_for(lambda: busy.actual == 512 * MIB, 20, "all of it, where it fits")
+
+
+def test_named_plain_qemu():
+    """govern: a QEMU named with its socket, that hangs, delays nobody"""
+    with RunDir() as run_dir, \
+            FakeVm(run_dir, "hung", plain=True, guest=guest_using(60 * MIB)) as hung, \
+            FakeVm(run_dir, "a", populated=450 * MIB, limit=400 * MIB) as vm:
+        hung.qmp.hangs = True
+        with Governed(run_dir, "--budget", "300M", "a", f"hung={hung.qmp_path}") as governor:
+            wait_for(lambda: vm.limits, 10, "a limit of the other")
+            governor.wait_said("hung: QMP: no answer")
+            tap.check_equal(hung.targets, [], "told while it hung")
+
+
+def test_journal():
+    """govern --journal: each decision is appended as JSON; SIGHUP opens it anew"""
+    with RunDir() as run_dir, FakeVm(run_dir, "a", populated=450 * MIB, limit=400 * MIB) as vm:
+        journal = run_dir.path / "journal"
+        with Governed(run_dir, "--budget", "300M", "--journal", journal) as governor:
+            wait_for(lambda: vm.limits, 10, "a decision")
+            wait_for(lambda: '"limit"' in journal.read_text(), 10, "a line")
+            moved = journal.rename(run_dir.path / "journal.1")
+            governor.process.send_signal(signal.SIGHUP)
+            governor.wait_said("settings have been read again")
+            tap.check_equal(governor.end(), 0, "status")
+        lines = [json.loads(line) for line in moved.read_text().splitlines()]
+        tap.check_equal((lines[0]["what"], lines[0]["vm"]), ("begins", None), "the first line")
+        tap.check(any(line["what"] == "limit" and line["vm"] == "a" and line["why"]
+                      for line in lines), f"{lines}")
+        tap.check_equal(json.loads(journal.read_text().splitlines()[-1])["what"], "ends", "last")
+        refused = run_dir.memvirt("govern", "--budget", "1G", "--once", "--journal", "/nowhere/j")
+        tap.check_equal(refused.returncode, 1, refused.stderr)
+
+
+def test_reload():
+    """govern: SIGHUP takes new settings, and none of a file that is wrong"""
+    with RunDir() as run_dir, FakeVm(run_dir, "a", populated=450 * MIB, limit=400 * MIB) as vm:
+        path = write_config(run_dir, "[host]\nbudget = 400M\n")
+        with Governed(run_dir, "--config", path) as governor:
+            wait_for(lambda: vm.limits and vm.used <= 400 * MIB, 10, "the first budget")
+            write_config(run_dir, "[host]\nbudget = 200M\nrule = none\n")
+            governor.process.send_signal(signal.SIGHUP)
+            governor.wait_said("nothing has been changed")
+            ticks(vm)
+            tap.check(vm.used > 300 * MIB, "half a file was taken")
+            write_config(run_dir, "[host]\nbudget = 250M\n")
+            governor.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: vm.used <= 250 * MIB, 10, "the second budget")
+
+
+def outside(run_dir, command, **arguments):
+    return Control(run_dir.path, "outside", suffix="").run(command, **arguments)
+
+
+def test_outside():
+    """govern --listen: targets from outside hold until their lease lapses, within floor and budget"""
+    with RunDir() as run_dir, FakeVm(run_dir, "a", populated=450 * MIB, limit=300 * MIB) as a, \
+            FakeVm(run_dir, "b", populated=450 * MIB, limit=300 * MIB) as b, \
+            Governed(run_dir, "--budget", "800M", "--listen", run_dir.path / "outside") as governor:
+        wait_for(lambda: governor.out, 10, "a first decision")
+        # It falls gently, by a tenth a second.
+        outside(run_dir, "set-target", vm="a", bytes=250 * MIB, **{"lease-s": 10})
+        wait_for(lambda: a.limit == 250 * MIB, 10, "the target")
+        outside(run_dir, "set-target", vm="b", bytes=2**40, **{"lease-s": 60})
+        status = outside(run_dir, "query-status")
+        tap.check_equal((status["budget-bytes"], status["rule"]), (800 * MIB, "demand"), "status")
+        by_name = {vm["vm"]: vm for vm in status["vms"]}
+        tap.check_equal(by_name["a"]["outside-bytes"], 250 * MIB, "status of a")
+        governor.wait_said("a: the lease of its target has lapsed")
+        wait_for(lambda: a.limit != 250 * MIB, 10, "its own decision again")
+        tap.check(a.used + b.used <= 800 * MIB, "the budget")
+        outside(run_dir, "set-target", vm="b", bytes=None)
+        tap.check_equal({vm["vm"]: vm["outside-bytes"] for vm in
+                         outside(run_dir, "query-status")["vms"]}["b"], None, "taken back")
+
+
+def test_outside_refusals():
+    """govern --listen: what cannot be is refused; a second governor is too; nonsense harms nobody"""
+    with RunDir() as run_dir, FakeVm(run_dir, "a", limit=300 * MIB), \
+            Governed(run_dir, "--budget", "200M", "--listen", run_dir.path / "outside") as governor:
+        wait_for(lambda: "governed" in governor.err, 10, "the VM")
+        for arguments in ({}, {"vm": "a"}, {"vm": 3, "bytes": 1}, {"vm": "b", "bytes": MIB, "lease-s": 1},
+                          {"vm": "a", "bytes": MIB}, {"vm": "a", "bytes": MIB, "lease-s": 0},
+                          {"vm": "a", "bytes": -1, "lease-s": 1},
+                          {"vm": "a", "bytes": MIB, "lease-s": 10**6}):
+            try:
+                outside(run_dir, "set-target", **arguments)
+                tap.check(False, f"{arguments} was taken")
+            except ControlError:
+                pass
+        for text in (b"x" * 100000, b"[1]\n", b'{"execute": 1}\n', b"{\n" * 1000, b"\0" * 64):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(run_dir.path / "outside"))
+                try:
+                    connection.sendall(text)
+                except OSError:
+                    pass
+        connections = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+        for connection in connections:
+            connection.connect(str(run_dir.path / "outside"))
+        for connection in connections:
+            connection.close()
+        def answers():
+            try:  # a full queue of connections is no answer yet
+                return outside(run_dir, "query-status")
+            except ControlError:
+                return None
+
+        wait_for(answers, 10, "an answer after all that")
+        second = run_dir.memvirt("govern", "--budget", "1G", "--listen",
+                                 str(run_dir.path / "outside"))
+        tap.check_equal(second.returncode, 1, second.stderr)
+        tap.check("another governor" in second.stderr, second.stderr)
+        tap.check(governor.alive(), "it ended")
+
+
+def test_exits():
+    """govern --on-exit: safe gives balloons under a limit back, keep keeps, release lifts all"""
+    for how, limits, ballooned in (("safe", True, False), ("keep", True, True),
+                                   ("release", False, False)):
+        with RunDir() as run_dir, \
+                FakeVm(run_dir, "a", populated=300 * MIB, limit=300 * MIB, guest=IDLE) as vm, \
+                Governed(run_dir, "--budget", "300M", "--on-exit", how) as governor:
+            wait_for(lambda: vm.targets and vm.limits, 15, "decisions")
+            tap.check_equal(governor.end(), 0, "status")
+            wait_for(lambda: (vm.limit is not None, vm.actual < vm.configured)
+                     == (limits, ballooned), 5, f"{how}")
+
+
+def test_pressure():
+    """govern: who comes to wait for memory between two looks is given some before the next"""
+    with RunDir() as run_dir, FakeVm(run_dir, "a", populated=450 * MIB, limit=200 * MIB,
+                                     restore_ns=0) as a, \
+            FakeVm(run_dir, "b", populated=100 * MIB, limit=400 * MIB, restore_ns=0):
+        with Governed(run_dir, "--budget", "700M", interval=600) as governor:
+            governor.wait_said("a: governed")
+            time.sleep(1)
+            before, waited = len(a.limits), 0
+            for _ in range(60):
+                waited += 40_000_000
+                a.numbers["restore_ns"] = waited
+                time.sleep(0.05)
+            tap.check(len(a.limits) > before, "nothing was decided")
+            tap.check("it loses time for want of memory" in governor.out, governor.out)
+
+
+def test_libvirt():
+    """govern --libvirt: its VMs are governed by their balloons; a hung daemon delays nobody"""
+    build = paths.BUILD / "tests" / "rig" / "fake"
+    with RunDir() as run_dir, FakeVm(run_dir, "a", populated=450 * MIB, limit=400 * MIB) as vm:
+        env = {"LD_LIBRARY_PATH": str(build), "FAKE_LIBVIRT": str(run_dir.path)}
+        targets = run_dir.path / "targets"
+        with Governed(run_dir, "--budget", "500M", "--libvirt", "qemu:///system",
+                      env=env) as governor:
+            governor.wait_said("farm: governed from now on, 512 MiB, by its balloon alone")
+            wait_for(targets.exists, 15, "a target")
+            told = [int(line) >> 10 for line in targets.read_text().split()]
+            tap.check(all(112 <= target < 512 for target in told), f"{told}")
+            (run_dir.path / "hang").touch()
+            before = len(vm.limits)
+            vm.populated = 500 * MIB
+            governor.wait_said("farm: has gone")
+            wait_for(lambda: len(vm.limits) > before, 10, "the other is governed on")
+            (run_dir.path / "hang").unlink()
+            wait_for(lambda: governor.err.count("farm: governed") == 2, 10, "its return")
+            tap.check_equal(governor.end(), 0, "status")
+
+
+def test_real_libvirt():
+    """govern --libvirt: libvirt's own library, with its driver for tests"""
+    with RunDir() as run_dir, Governed(run_dir, "--budget", "4G", "--libvirt",
+                                       "test:///default") as governor:
+        wait_for(lambda: "governed from now on" in governor.err or not governor.alive(), 15, "it")
+        if "is it installed?" in governor.err:
+            tap.need("libvirt is not installed")
+        tap.check("test: governed from now on, 8.0 GiB" in governor.err, governor.err)
+        tap.check_equal(governor.end(), 0, "status")
+
+
+def test_thousand():
+    """govern: a thousand VMs at once"""
+    with RunDir() as run_dir:
+        numbers = {"pager_time": time.monotonic_ns(), "configured_bytes": 512 * MIB,
+                   "managed_bytes": 512 * MIB, "resident_bytes": 300 * MIB,
+                   "limit_bytes": 400 * MIB, "stored_pages": 1000, "store_memory_bytes": MIB,
+                   "overhead_bytes": MIB, "holds": 0, "restores": 0, "restore_ns": 0}
+        for i in range(1000):
+            (run_dir.path / f"vm{i}.stats").write_bytes(segment(f"vm{i}", numbers))
+        done = run_dir.memvirt("govern", "--budget", "300G", "--once", "--dry-run", "--json")
+        tap.check_equal(done.returncode, 0, done.stderr[-500:])
+        limits = [line for line in map(json.loads, done.stdout.splitlines())
+                  if line["what"] == "limit"]
+        tap.check_equal(len({line["vm"] for line in limits}), 1000, "decisions")
+
+
 def main():
     reason = paths.missing_tools()
     if reason:
@@ -276,7 +549,10 @@ def main():
         return
     tap.main(test_budget, test_ample, test_balloon, test_old_guest_numbers, test_silent,
              test_hanging, test_come_and_go, test_killed, test_refusals, test_output_closed,
-             test_once, test_once_learns, test_too_small, test_named)
+             test_once, test_once_learns, test_too_small, test_named, test_config,
+             test_config_errors, test_plain_qemu, test_named_plain_qemu, test_journal, test_reload,
+             test_outside, test_outside_refusals, test_exits, test_pressure, test_libvirt,
+             test_real_libvirt, test_thousand)
 
 
 if __name__ == "__main__":

@@ -318,7 +318,7 @@ static void check_pure(const struct mv_policy *before, const struct mv_policy_vm
 
 	policy.paths = NULL;
 	policy.steps = NULL;
-	policy.room = 0;
+	policy.room = policy.steps_room = 0;
 	memcpy(again, vms, sizeof(again));
 	assert_int_equal(mv_policy_decide(&policy, again, count, elapsed), 0);
 	mv_policy_fini(&policy);

@@ -2,20 +2,21 @@
 /*
  * memvirt govern: find the VMs, hear them, decide, tell them, and again.
  */
-#include "commands.h"
+#include "govern.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #include <memvirt/version.h>
 
-#include "govern_report.h"
-#include "govern_vm.h"
+#include "commands.h"
 #include "vm/clock.h"
 #include "vm/say.h"
 #include "vm/size.h"
@@ -27,345 +28,88 @@
  * guests and pagers do not report more often. */
 #define STALE_INTERVALS 3
 
-#define INTERVAL_MIN_S 0.1
-#define INTERVAL_MAX_S 3600
-#define FLOOR_DEFAULT  (64UL << 20)
-
 /* Everything has to fit for so long before limits are lifted; not with --once. */
 #define PATIENCE_NS (5 * CLOCK_S)
+
+/* Between ticks the segments are looked at so often, for VMs that are short of memory. */
+#define GLANCE_NS (40 * CLOCK_MS)
 
 /* Ticks of --once: VMs without a limit are given one of their own size first, to look. */
 #define ONCE_TICKS 4
 
-/** struct wanted - a VM named on the command line */
-struct wanted {
-	char name[RUNDIR_NAME_MAX + 1];
-	char qmp[RUNDIR_PATH_MAX]; /* empty where none was given */
-};
-
-/** struct governor - the command's state */
-struct governor {
-	struct mv_policy_config config;
-	double interval_s;
-	const char *run_dir_option;
-	char run_dir[RUNDIR_PATH_MAX];
-	bool once;
-	bool dry_run;
-	bool json;
-	struct wanted *wanted; /* empty: all */
-	unsigned int wanted_count;
-
-	struct mv_policy policy;
-	uint64_t decided_ns; /* 0 for not yet */
-	struct govern_vm **vms;
-	unsigned int count;
-	bool said_none;
-	bool said_too_small;
-	bool said_output;
-};
-
 static void print_help(void)
 {
 	printf("Usage: memvirt govern --budget SIZE [OPTIONS] [VM[=QMP-PATH]...]\n"
-	       "Keep the VMs started by 'memvirt run' within a budget of host memory: what the\n"
-	       "guests can spare by their balloons, the rest by resident limits.\n"
+	       "Keep VMs within a budget of host memory: those started by 'memvirt run' by\n"
+	       "resident limits and balloons, others by their balloons.\n"
 	       "\n"
-	       "  --budget SIZE    resident guest memory, stores and records of all VMs together\n"
-	       "  --floor SIZE     no limit or balloon target goes below it (64M)\n"
-	       "  --interval S     seconds between two looks, 0.1 to 3600 (1)\n"
-	       "  --run-dir DIR    where the VMs are; see memvirt-run(1)\n"
-	       "  --once           decide once, then end\n"
-	       "  --dry-run        say what would be done, and do nothing\n"
-	       "  --json           print decisions as JSON, one a line\n"
+	       "  --config FILE      settings from a file, and what is wanted of each VM\n"
+	       "  --budget SIZE      resident guest memory, stores and records of all VMs\n"
+	       "  --floor SIZE       no limit or balloon target goes below it (64M)\n"
+	       "  --interval S       seconds between two looks, 0.1 to 3600 (1)\n"
+	       "  --rule RULE        demand (the default), shares, pressure or curve\n"
+	       "  --idle-tax PART    shares: what may be taken of idle memory (75%%)\n"
+	       "  --pressure-target PART\n"
+	       "                     pressure: the time that a VM may lose (0.1%%)\n"
+	       "  --pressure-limit PART\n"
+	       "                     from here on a VM is short of memory (5%%)\n"
+	       "  --run-dir DIR      where the VMs are; see memvirt-run(1)\n"
+	       "  --qmp-dir DIR      where QMP sockets of other QEMUs are, each NAME.qmp\n"
+	       "  --libvirt URI      VMs of libvirt, where that is installed\n"
+	       "  --journal FILE     append each decision, as JSON\n"
+	       "  --listen PATH      a socket for targets from outside\n"
+	       "  --on-exit HOW      safe (give balloons back, keep limits), keep or release\n"
+	       "  --once             decide once, then end\n"
+	       "  --dry-run          say what would be done, and do nothing\n"
+	       "  --json             print decisions as JSON, one a line\n"
 	       "  --help, --version\n"
 	       "\n"
-	       "Without VM all VMs of the run directory are governed, also those to come.\n"
-	       "Ends on SIGINT or SIGTERM; limits and balloons then stay as they are.\n"
+	       "Without VM all VMs are governed, also those to come. SIGHUP reads the file again\n"
+	       "and opens the journal anew. Ends on SIGINT or SIGTERM.\n"
 	       "\n"
 	       "Examples:\n"
 	       "  memvirt govern --budget 4G\n"
 	       "  memvirt govern --budget 576M --floor 96M --interval 0.5 web db=/run/db.qmp\n"
-	       "  memvirt govern --budget 4G --once --dry-run --json\n");
-}
-
-/* --- options ------------------------------------------------------------------------------ */
-
-static int take_size(const char *what, const char *text, uint64_t *bytes)
-{
-	int err = size_parse(text, bytes);
-
-	if (err == -ERANGE)
-		return say_usage("govern", "%s: '%s' is too large", what, text);
-	if (err)
-		return say_usage("govern", "%s: '%s' is no size; write 512M or 1.5G", what, text);
-	if (*bytes < MV_POLICY_FLOOR_MIN)
-		return say_usage("govern", "%s: '%s' is below the least, 1M", what, text);
-	return 0;
-}
-
-static int take_interval(const char *text, double *interval_s)
-{
-	char *end;
-	double value = strtod(text, &end);
-
-	if (end == text || *end || !(value >= INTERVAL_MIN_S && value <= INTERVAL_MAX_S))
-		return say_usage("govern", "--interval: '%s' is not from %g to %d seconds", text,
-				 INTERVAL_MIN_S, INTERVAL_MAX_S);
-	*interval_s = value;
-	return 0;
-}
-
-enum {
-	OPT_BUDGET = 256,
-	OPT_FLOOR,
-	OPT_INTERVAL,
-	OPT_RUN_DIR,
-	OPT_ONCE,
-	OPT_DRY_RUN,
-	OPT_JSON,
-	OPT_VERSION
-};
-
-static const struct option options[] = {
-	{ "budget", required_argument, NULL, OPT_BUDGET },
-	{ "floor", required_argument, NULL, OPT_FLOOR },
-	{ "interval", required_argument, NULL, OPT_INTERVAL },
-	{ "run-dir", required_argument, NULL, OPT_RUN_DIR },
-	{ "once", no_argument, NULL, OPT_ONCE },
-	{ "dry-run", no_argument, NULL, OPT_DRY_RUN },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, 'h' },
-	{ "version", no_argument, NULL, OPT_VERSION },
-	{ NULL, 0, NULL, 0 },
-};
-
-static int take_option(int option, char **argv, struct governor *governor)
-{
-	switch (option) {
-	case OPT_BUDGET:
-		return take_size("--budget", optarg, &governor->config.budget_bytes);
-	case OPT_FLOOR:
-		return take_size("--floor", optarg, &governor->config.floor_bytes);
-	case OPT_INTERVAL:
-		return take_interval(optarg, &governor->interval_s);
-	case OPT_RUN_DIR:
-		governor->run_dir_option = optarg;
-		return *optarg ? 0 : say_usage("govern", "--run-dir: is empty");
-	case OPT_ONCE:
-		governor->once = true;
-		return 0;
-	case OPT_DRY_RUN:
-		governor->dry_run = true;
-		return 0;
-	case OPT_JSON:
-		governor->json = true;
-		return 0;
-	}
-	return say_bad_option("govern", argv, option);
-}
-
-/* "web" or "web=/run/web.qmp" */
-static int take_wanted(const char *text, struct wanted *wanted)
-{
-	const char *equals = strchrnul(text, '=');
-	size_t len = (size_t)(equals - text);
-
-	if (len > RUNDIR_NAME_MAX)
-		return say_usage("govern", "'%s': the name is too long", text);
-	memcpy(wanted->name, text, len);
-	if (!rundir_name_valid(wanted->name))
-		return say_usage("govern", "'%s' is no VM's name", text);
-	if (!*equals)
-		return 0;
-	if (!equals[1])
-		return say_usage("govern", "'%s': no QMP path after the '='", text);
-	if (strlen(equals + 1) >= sizeof(wanted->qmp))
-		return say_usage("govern", "'%s': the path is too long for a socket", text);
-	strcpy(wanted->qmp, equals + 1);
-	return 0;
-}
-
-static int take_arguments(int argc, char **argv, struct governor *governor)
-{
-	int option, status;
-
-	while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-		status = take_option(option, argv, governor);
-		if (status)
-			return status;
-	}
-	if (!governor->config.budget_bytes)
-		return say_usage("govern", "--budget is needed: how much memory have the VMs?");
-	if (governor->config.floor_bytes > governor->config.budget_bytes)
-		return say_usage("govern", "--floor is above --budget");
-	governor->wanted = calloc((size_t)argc, sizeof(*governor->wanted));
-	if (!governor->wanted) {
-		say("no memory");
-		return EXIT_FAILURE;
-	}
-	for (int i = optind; i < argc; i++) {
-		status = take_wanted(argv[i], &governor->wanted[governor->wanted_count++]);
-		if (status)
-			return status;
-	}
-	return 0;
-}
-
-/* --- which VMs ---------------------------------------------------------------------------- */
-
-static const struct wanted *find_wanted(const struct governor *governor, const char *name)
-{
-	for (unsigned int i = 0; i < governor->wanted_count; i++)
-		if (!strcmp(governor->wanted[i].name, name))
-			return &governor->wanted[i];
-	return NULL;
-}
-
-static struct govern_vm *find_governed(const struct governor *governor, const char *name)
-{
-	for (unsigned int i = 0; i < governor->count; i++)
-		if (!strcmp(governor->vms[i]->found.name, name))
-			return governor->vms[i];
-	return NULL;
-}
-
-/* Once its memory has been found. */
-static void say_joined(const struct governor *governor, struct govern_vm *vm)
-{
-	char size[SIZE_TEXT], floor_size[SIZE_TEXT];
-	uint64_t configured = vm->found.stats.configured_bytes;
-
-	if (vm->said_joined || vm->found.state != FIND_OK || configured == 0 ||
-	    configured == MV_STATS_UNKNOWN)
-		return;
-	vm->said_joined = true;
-	say("%s: governed from now on, %s", vm->found.name, size_format(configured, size));
-	if (configured < governor->config.floor_bytes)
-		say("%s: is smaller than the floor of %s: its size is its floor", vm->found.name,
-		    size_format(governor->config.floor_bytes, floor_size));
-}
-
-static void join(struct governor *governor, const struct find_vm *found)
-{
-	const struct wanted *wanted = find_wanted(governor, found->name);
-	struct govern_vm **more =
-		realloc(governor->vms, (governor->count + 1) * sizeof(*governor->vms));
-	struct govern_vm *vm = malloc(sizeof(*vm));
-
-	if (more)
-		governor->vms = more;
-	if (!more || !vm) {
-		free(vm);
-		say("%s: no memory to govern it", found->name);
-		return;
-	}
-	govern_vm_init(vm, found, wanted && wanted->qmp[0] ? wanted->qmp : NULL,
-		       governor->interval_s, governor->dry_run);
-	vm->seen = true;
-	governor->vms[governor->count++] = vm;
-}
-
-static void drop_unseen(struct governor *governor)
-{
-	unsigned int kept = 0;
-
-	for (unsigned int i = 0; i < governor->count; i++) {
-		struct govern_vm *vm = governor->vms[i];
-
-		if (vm->seen) {
-			governor->vms[kept++] = vm;
-			continue;
-		}
-		say("%s: has gone; its memory is free for the others", vm->found.name);
-		govern_vm_drop(vm);
-		free(vm);
-	}
-	governor->count = kept;
-}
-
-/* A name that is used again is another VM: the old one's connections are of no use. */
-static bool is_same(const struct govern_vm *vm, const struct find_vm *found)
-{
-	return found->state == FIND_UNREADABLE || vm->found.state == FIND_UNREADABLE ||
-	       (vm->found.stats.pid == found->stats.pid &&
-		vm->found.stats.start_time == found->stats.start_time);
-}
-
-static void take_found(struct governor *governor, const struct find_vm *found)
-{
-	struct govern_vm *vm = find_governed(governor, found->name);
-
-	if (found->state == FIND_DEAD ||
-	    (governor->wanted_count && !find_wanted(governor, found->name)))
-		return;
-	if (vm && is_same(vm, found)) {
-		vm->found = *found;
-		vm->seen = true;
-	} else if (found->state != FIND_UNREADABLE) {
-		join(governor, found);
-	}
-}
-
-static int search(struct governor *governor)
-{
-	struct find_vm *found = NULL;
-	unsigned int count = 0;
-	int err = find_vms(governor->run_dir, &found, &count);
-
-	if (err && err != -ENOENT) {
-		say("run directory %s: %s", governor->run_dir, strerror(-err));
-		return -1;
-	}
-	for (unsigned int i = 0; i < governor->count; i++)
-		governor->vms[i]->seen = false;
-	for (unsigned int i = 0; i < count; i++)
-		take_found(governor, &found[i]);
-	free(found);
-	drop_unseen(governor);
-	for (unsigned int i = 0; i < governor->count; i++)
-		say_joined(governor, governor->vms[i]);
-	if (governor->count == 0 && !governor->said_none)
-		say("no VM is running (run directory %s)", governor->run_dir);
-	governor->said_none = governor->count == 0;
-	return 0;
-}
-
-/* Who is named and not there was probably mistyped. */
-static int check_wanted(const struct governor *governor)
-{
-	int status = 0;
-
-	for (unsigned int i = 0; i < governor->wanted_count; i++) {
-		if (find_governed(governor, governor->wanted[i].name))
-			continue;
-		say("no VM named '%s' is running (run directory %s)", governor->wanted[i].name,
-		    governor->run_dir);
-		status = -1;
-	}
-	return status;
+	       "  memvirt govern --budget 4G --once --dry-run --json\n"
+	       "  memvirt govern --budget 64G --rule shares --listen /run/memvirt/govern.socket\n");
 }
 
 /* --- a tick ------------------------------------------------------------------------------- */
 
+static void lapse_leases(struct governor *governor)
+{
+	uint64_t now = clock_now();
+
+	for (unsigned int i = 0; i < governor->count; i++) {
+		struct govern_vm *vm = governor->vms[i];
+
+		if (!vm->outside_until_ns || now < vm->outside_until_ns)
+			continue;
+		vm->outside_until_ns = 0;
+		say("%s: the lease of its target has lapsed; deciding for it again",
+		    vm->found.name);
+		govern_journal_note(&governor->output, vm->found.name, "lease lapsed");
+	}
+}
+
 static int decide(struct governor *governor)
 {
 	struct mv_policy_vm *vms = calloc(governor->count + 1, sizeof(*vms));
-	double stale_s = STALE_INTERVALS * fmax(governor->interval_s, 1);
-	uint64_t now;
-	int err;
+	double stale_s = STALE_INTERVALS * fmax(governor->config.interval_s, 1);
+	uint64_t now = clock_now();
+	uint64_t elapsed_ns = governor->decided_ns ? now - governor->decided_ns
+						   : governor->policy.config.interval_ns;
+	int err = vms ? 0 : -ENOMEM;
 
-	if (!vms) {
-		say("no memory");
-		return -1;
+	for (unsigned int i = 0; !err && i < governor->count; i++) {
+		struct govern_vm *vm = governor->vms[i];
+
+		govern_vm_numbers(vm, (uint64_t)(stale_s * 1e9));
+		govern_vm_set_wants(vm, govern_config_want(&governor->config, vm->found.name));
+		vms[i] = vm->policy;
 	}
-	for (unsigned int i = 0; i < governor->count; i++) {
-		govern_vm_numbers(governor->vms[i], (uint64_t)(stale_s * 1e9));
-		vms[i] = governor->vms[i]->policy;
-	}
-	now = clock_now();
-	err = mv_policy_decide(&governor->policy, vms, governor->count,
-			       governor->decided_ns ? now - governor->decided_ns
-						    : governor->config.interval_ns);
+	if (!err)
+		err = mv_policy_decide(&governor->policy, vms, governor->count, elapsed_ns);
 	if (err) {
 		say("no memory");
 		free(vms);
@@ -399,37 +143,51 @@ static void report(struct governor *governor)
 
 	report_budget(governor);
 	for (unsigned int i = 0; i < governor->count; i++)
-		err = govern_report(governor->vms[i], governor->json) || err;
+		err = govern_report(&governor->output, governor->vms[i]) || err;
 	/* The VMs need the governor more than it needs its output. */
 	if (err && !governor->said_output)
-		say("standard output takes no more; governing goes on");
+		say("standard output or the journal takes no more; governing goes on");
 	governor->said_output = governor->said_output || err;
 	clearerr(stdout);
+	if (governor->output.journal)
+		clearerr(governor->output.journal);
 }
 
-static int tick(struct governor *governor)
+static void talk(struct governor *governor)
 {
-	if (search(governor))
-		return -1;
-	for (unsigned int i = 0; i < governor->count; i++)
-		govern_vm_begin_tick(governor->vms[i]);
 	govern_talk(governor->vms, governor->count, clock_now() + TALK_NS);
+}
+
+/* On what is known, without asking: where somebody is short of memory that would take too long. */
+static int decide_and_tell(struct governor *governor)
+{
+	lapse_leases(governor);
 	if (decide(governor))
 		return -1;
 	report(governor);
 	for (unsigned int i = 0; i < governor->count; i++)
 		govern_vm_tell(governor->vms[i]);
-	govern_talk(governor->vms, governor->count, clock_now() + TALK_NS);
+	talk(governor);
 	return 0;
 }
 
-/* --- the loop ----------------------------------------------------------------------------- */
+static int tick(struct governor *governor)
+{
+	if (govern_search(governor))
+		return -1;
+	for (unsigned int i = 0; i < governor->count; i++)
+		govern_vm_begin_tick(governor->vms[i]);
+	talk(governor);
+	return decide_and_tell(governor);
+}
+
+/* --- once --------------------------------------------------------------------------------- */
 
 static bool is_learning(const struct governor *governor)
 {
 	for (unsigned int i = 0; i < governor->count; i++)
 		if (governor->vms[i]->policy.limit_why == MV_POLICY_LEARN)
-			return !governor->dry_run;
+			return !governor->config.dry_run;
 	return false;
 }
 
@@ -438,7 +196,7 @@ static int govern_once(struct governor *governor)
 	for (int i = 0; i < ONCE_TICKS; i++) {
 		if (tick(governor))
 			return EXIT_FAILURE;
-		if (i == 0 && check_wanted(governor))
+		if (i == 0 && govern_check_named(governor))
 			return EXIT_FAILURE;
 		if (!is_learning(governor))
 			break;
@@ -449,43 +207,179 @@ static int govern_once(struct governor *governor)
 		       : EXIT_SUCCESS;
 }
 
-/* Until the next tick is due, or a signal. Returns whether to end. */
-static bool rest(const sigset_t *signals, uint64_t until)
-{
-	uint64_t now = clock_now();
-	uint64_t left = until > now ? until - now : 0;
-	const struct timespec time = { .tv_sec = (time_t)(left / CLOCK_S),
-				       .tv_nsec = (long)(left % CLOCK_S) };
+/* --- on and on ---------------------------------------------------------------------------- */
 
-	return sigtimedwait(signals, NULL, &time) > 0;
+/* The signal that has come; 0 for none. */
+static int read_signal(int fd)
+{
+	struct signalfd_siginfo info;
+
+	return read(fd, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
 }
 
-static int govern_on(struct governor *governor)
+static bool someone_is_short(struct governor *governor)
+{
+	bool is_short = false;
+
+	for (unsigned int i = 0; i < governor->count; i++)
+		is_short |= govern_vm_glance(governor->vms[i],
+					     governor->policy.config.pressure_limit_ppm);
+	return is_short;
+}
+
+/*
+ * Until @until, or a signal, which is returned. Requests from outside are served meanwhile, and
+ * who comes to be short of memory is decided for at once.
+ */
+static int rest(struct governor *governor, int signals, uint64_t until)
+{
+	while (clock_now() < until) {
+		struct pollfd polls[GOVERN_CLIENTS + 2] = { { signals, POLLIN, 0 } };
+		unsigned int count = 1 + govern_listen_polls(governor->listener, polls + 1);
+		uint64_t glance = clock_now() + GLANCE_NS;
+
+		if (poll(polls, count, clock_poll_ms(glance < until ? glance : until)) > 0) {
+			govern_listen_serve(governor);
+			if (polls[0].revents)
+				return read_signal(signals);
+		}
+		if (clock_now() >= glance && someone_is_short(governor) &&
+		    decide_and_tell(governor))
+			return SIGTERM;
+	}
+	return 0;
+}
+
+static void open_journal(struct governor *governor)
+{
+	const char *path = governor->config.journal;
+	int err = path[0] ? govern_journal_open(&governor->output, path) : 0;
+
+	if (err)
+		say("journal %s: %s", path, strerror(-err));
+}
+
+/* SIGHUP: what cannot be read changes nothing. */
+static void reload(struct governor *governor, int argc, char **argv)
+{
+	struct govern_config config;
+
+	if (govern_config_read(argc, argv, &config)) {
+		govern_config_free(&config);
+		say("nothing has been changed");
+		return;
+	}
+	govern_config_free(&governor->config);
+	config.policy.patience_ns = governor->config.policy.patience_ns;
+	governor->config = config;
+	mv_policy_configure(&governor->policy, &config.policy);
+	open_journal(governor);
+	say("settings have been read again");
+}
+
+static void leave_vms(struct governor *governor)
+{
+	enum govern_exit how = governor->config.on_exit;
+	static const char *const said[] = {
+		[GOVERN_EXIT_SAFE] = "limits stay, balloons under a limit are given back",
+		[GOVERN_EXIT_KEEP] = "limits and balloons stay as they are",
+		[GOVERN_EXIT_RELEASE] = "limits and balloons are given up",
+	};
+
+	say("ending, with %u VMs: %s", governor->count, said[how]);
+	govern_journal_note(&governor->output, NULL, "ends");
+	if (how == GOVERN_EXIT_KEEP)
+		return;
+	for (unsigned int i = 0; i < governor->count; i++)
+		govern_vm_release(governor->vms[i], how == GOVERN_EXIT_RELEASE);
+	talk(governor);
+}
+
+static int govern_on(struct governor *governor, int signals, int argc, char **argv)
 {
 	uint64_t next = clock_now();
-	sigset_t signals;
+	int signal = 0;
 
-	/* Blocked but for the rests, so that no tick is cut short. */
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	for (bool first = true;; first = false) {
-		if (tick(governor) || (first && check_wanted(governor)))
+	govern_journal_note(&governor->output, NULL, "begins");
+	for (bool first = true; signal != SIGTERM && signal != SIGINT; first = false) {
+		if (tick(governor) || (first && govern_check_named(governor)))
 			return EXIT_FAILURE;
-		next += (uint64_t)(governor->interval_s * 1e9);
+		next += governor->policy.config.interval_ns;
 		if (next < clock_now())
 			next = clock_now();
-		if (rest(&signals, next))
-			break;
+		signal = rest(governor, signals, next);
+		if (signal == SIGHUP)
+			reload(governor, argc, argv);
 	}
-	say("ending: limits and balloons of %u VMs stay as they are", governor->count);
+	leave_vms(governor);
 	return EXIT_SUCCESS;
 }
 
-static int govern(struct governor *governor)
+/* --- the command -------------------------------------------------------------------------- */
+
+static int open_signals(void)
 {
-	int err = rundir_choose(governor->run_dir_option, governor->run_dir);
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int open_outside(struct governor *governor)
+{
+	const struct govern_config *config = &governor->config;
+	char why[LIBVIRT_WHY];
+	int err;
+
+	governor->output.json = config->json;
+	err = config->journal[0] ? govern_journal_open(&governor->output, config->journal) : 0;
+	if (err) {
+		say("journal %s: %s", config->journal, strerror(-err));
+		return -1;
+	}
+	if (config->libvirt[0] &&
+	    govern_libvirt_open(config->libvirt, config->interval_s, &governor->libvirt, why)) {
+		say("libvirt: %s", why);
+		return -1;
+	}
+	err = config->listen[0] && !config->once
+		      ? govern_listen_open(config->listen, &governor->listener)
+		      : 0;
+	if (err)
+		say("socket %s: %s", config->listen,
+		    err == -EADDRINUSE ? "another governor listens there" : strerror(-err));
+	return err ? -1 : 0;
+}
+
+static int run(struct governor *governor, int argc, char **argv)
+{
+	int signals, status;
+
+	/* Before any thread begins: it would take signals that are the loop's. */
+	signals = governor->config.once ? 0 : open_signals();
+	if (signals < 0) {
+		say("signals: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (open_outside(governor))
+		status = EXIT_FAILURE;
+	else if (governor->config.once)
+		status = govern_once(governor);
+	else
+		status = govern_on(governor, signals, argc, argv);
+	if (signals)
+		close(signals);
+	return status;
+}
+
+static int govern(struct governor *governor, int argc, char **argv)
+{
+	struct govern_config *config = &governor->config;
+	int err = rundir_choose(config->run_dir[0] ? config->run_dir : NULL, governor->run_dir);
 	int status;
 
 	if (err) {
@@ -494,11 +388,13 @@ static int govern(struct governor *governor)
 		    strerror(-err));
 		return EXIT_FAILURE;
 	}
-	governor->config.patience_ns = governor->once ? 0 : PATIENCE_NS;
-	governor->config.interval_ns = (uint64_t)(governor->interval_s * 1e9);
-	mv_policy_init(&governor->policy, &governor->config);
+	config->policy.patience_ns = config->once ? 0 : PATIENCE_NS;
+	mv_policy_init(&governor->policy, &config->policy);
 	signal(SIGPIPE, SIG_IGN);
-	status = governor->once ? govern_once(governor) : govern_on(governor);
+	status = run(governor, argc, argv);
+	govern_listen_close(governor->listener);
+	govern_libvirt_close(governor->libvirt);
+	govern_journal_close(&governor->output);
 	for (unsigned int i = 0; i < governor->count; i++) {
 		govern_vm_drop(governor->vms[i]);
 		free(governor->vms[i]);
@@ -510,14 +406,10 @@ static int govern(struct governor *governor)
 
 int command_govern(int argc, char **argv)
 {
-	struct governor governor = {
-		.config.floor_bytes = FLOOR_DEFAULT,
-		.interval_s = 1,
-	};
+	struct governor governor = { 0 };
 	int status;
 
 	say_keep_descriptors();
-	opterr = 0;
 	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			print_help();
@@ -528,9 +420,9 @@ int command_govern(int argc, char **argv)
 			return EXIT_SUCCESS;
 		}
 	}
-	status = take_arguments(argc, argv, &governor);
+	status = govern_config_read(argc, argv, &governor.config);
 	if (!status)
-		status = govern(&governor);
-	free(governor.wanted);
+		status = govern(&governor, argc, argv);
+	govern_config_free(&governor.config);
 	return status;
 }

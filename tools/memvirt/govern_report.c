@@ -4,8 +4,11 @@
  */
 #include "govern_report.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "vm/control_wire.h"
 #include "vm/size.h"
@@ -38,31 +41,49 @@ static void print_text(const struct change *change)
 	       change->dry_run ? " (dry run)" : "", mv_policy_why_text(change->why));
 }
 
-static void print_json(const struct change *change)
+static void print_line(FILE *file, struct json_object *line)
+{
+	fprintf(file, "%s\n",
+		json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN |
+							     JSON_C_TO_STRING_NOSLASHESCAPE));
+}
+
+static struct json_object *new_line(const char *vm, const char *what)
 {
 	struct json_object *line = json_object_new_object();
 
-	if (line && !wire_add_u64(line, "format-version", 1) &&
-	    !wire_add_u64(line, "time", (uint64_t)time(NULL)) &&
-	    !wire_add_text(line, "vm", change->vm) && !wire_add_text(line, "what", change->what) &&
-	    !wire_add_u64(line, "from-bytes", change->from) &&
+	if (line && (wire_add_u64(line, "format-version", 1) ||
+		     wire_add_u64(line, "time", (uint64_t)time(NULL)) ||
+		     wire_add_text(line, "vm", vm) || wire_add_text(line, "what", what))) {
+		json_object_put(line);
+		return NULL;
+	}
+	return line;
+}
+
+static void print_json(FILE *file, const struct change *change)
+{
+	struct json_object *line = new_line(change->vm, change->what);
+
+	if (line && !wire_add_u64(line, "from-bytes", change->from) &&
 	    !wire_add_u64(line, "to-bytes", change->to) &&
 	    !wire_add_text(line, "why", mv_policy_why_text(change->why)) &&
 	    !json_object_object_add(line, "dry-run", json_object_new_boolean(change->dry_run)))
-		puts(json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN |
-								  JSON_C_TO_STRING_NOSLASHESCAPE));
+		print_line(file, line);
 	json_object_put(line);
 }
 
-static void print_change(const struct change *change, bool json)
+static void print_change(const struct govern_output *output, const struct change *change)
 {
-	if (json)
-		print_json(change);
+	if (output->json)
+		print_json(stdout, change);
 	else
 		print_text(change);
+	if (output->journal)
+		print_json(output->journal, change);
 }
 
-static void report_limit(struct govern_vm *vm, bool json)
+static void report_limit(const struct govern_output *output, struct govern_vm *vm)
 {
 	const struct mv_policy_vm *policy = &vm->policy;
 	const struct change change = {
@@ -79,10 +100,10 @@ static void report_limit(struct govern_vm *vm, bool json)
 		return;
 	vm->limit_shown = true;
 	vm->shown_limit_bytes = change.to;
-	print_change(&change, json);
+	print_change(output, &change);
 }
 
-static void report_balloon(struct govern_vm *vm, bool json)
+static void report_balloon(const struct govern_output *output, struct govern_vm *vm)
 {
 	const struct mv_policy_vm *policy = &vm->policy;
 	const struct change change = {
@@ -97,12 +118,54 @@ static void report_balloon(struct govern_vm *vm, bool json)
 	if (change.to == MV_POLICY_UNKNOWN || change.to == vm->shown_balloon_bytes)
 		return;
 	vm->shown_balloon_bytes = change.to;
-	print_change(&change, json);
+	print_change(output, &change);
 }
 
-int govern_report(struct govern_vm *vm, bool json)
+int govern_report(struct govern_output *output, struct govern_vm *vm)
 {
-	report_limit(vm, json);
-	report_balloon(vm, json);
-	return fflush(stdout) || ferror(stdout) ? -1 : 0;
+	int err;
+
+	report_limit(output, vm);
+	report_balloon(output, vm);
+	err = fflush(stdout) || ferror(stdout);
+	if (output->journal)
+		err = fflush(output->journal) || ferror(output->journal) || err;
+	return err ? -1 : 0;
+}
+
+/* --- the journal -------------------------------------------------------------------------- */
+
+int govern_journal_open(struct govern_output *output, const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "a");
+
+	if (!file) {
+		int err = -errno;
+
+		if (fd >= 0)
+			close(fd);
+		return err;
+	}
+	govern_journal_close(output);
+	output->journal = file;
+	return 0;
+}
+
+void govern_journal_close(struct govern_output *output)
+{
+	if (output->journal)
+		fclose(output->journal);
+	output->journal = NULL;
+}
+
+void govern_journal_note(struct govern_output *output, const char *vm, const char *what)
+{
+	struct json_object *line = output->journal ? new_line(vm, what) : NULL;
+
+	if (!line)
+		return;
+	print_line(output->journal, line);
+	fflush(output->journal);
+	json_object_put(line);
 }

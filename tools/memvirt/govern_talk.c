@@ -133,7 +133,16 @@ static void list_done(struct govern_vm *vm, struct json_object *value)
 static void list_anon_done(struct govern_vm *vm, struct json_object *value)
 {
 	if (device_in(vm, value, QMP_PERIPHERAL_ANON))
-		say("%s: has no balloon device: it is governed by its limit alone", vm->found.name);
+		say("%s: has no balloon device: it %s", vm->found.name,
+		    vm->plain ? "cannot be governed" : "is governed by its limit alone");
+}
+
+static void size_done(struct govern_vm *vm, struct json_object *value)
+{
+	uint64_t bytes;
+
+	if (!qmp_parse_memory_size(value, &bytes))
+		govern_vm_hear_size(vm, bytes);
 }
 
 static struct json_object *polling_arguments(struct govern_vm *vm)
@@ -191,6 +200,7 @@ static const struct task tasks[TASKS] = {
 	[TASK_LIMIT] = { "set-limit", limit_arguments, limit_done, NULL },
 	[TASK_LIST] = { "qom-list", list_arguments, list_done, NULL },
 	[TASK_LIST_ANON] = { "qom-list", list_anon_arguments, list_anon_done, NULL },
+	[TASK_SIZE] = { "query-memory-size-summary", NULL, size_done, NULL },
 	[TASK_POLLING] = { "qom-set", polling_arguments, nothing_done, NULL },
 	[TASK_BALLOON] = { "query-balloon", NULL, balloon_done, NULL },
 	[TASK_STATS] = { "qom-get", stats_arguments, stats_done, stats_refused },
@@ -233,6 +243,8 @@ static void hang_up(struct govern_vm *vm, struct govern_lane *lane)
 		vm->device[0] = '\0';
 		vm->due &= (1U << TASK_LIST) - 1;
 		task_due(vm, TASK_LIST);
+		if (vm->plain)
+			task_due(vm, TASK_SIZE);
 	}
 }
 

@@ -26,5 +26,6 @@ static inline bool task_is_due(const struct govern_vm *vm, enum govern_task task
 /* The guest said something; the balloon is so large. */
 void govern_vm_hear_guest(struct govern_vm *vm, const struct qmp_guest_stats *stats);
 void govern_vm_hear_balloon(struct govern_vm *vm, uint64_t actual_bytes);
+void govern_vm_hear_size(struct govern_vm *vm, uint64_t bytes);
 
 #endif /* MEMVIRT_GOVERN_TASKS_H */

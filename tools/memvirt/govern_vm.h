@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include <memvirt/policy.h>
+#include "govern_config.h"
+#include "govern_libvirt.h"
 #include "vm/find.h"
 #include "vm/qmp.h"
 #include "vm/rpc.h"
@@ -28,6 +30,7 @@ enum govern_task {
 	/* over QMP */
 	TASK_LIST,
 	TASK_LIST_ANON,
+	TASK_SIZE,
 	TASK_POLLING,
 	TASK_BALLOON,
 	TASK_STATS,
@@ -55,10 +58,27 @@ struct govern_lane {
 };
 
 /**
+ * struct govern_rate - of a number that only rises
+ * @count, @at_ns: as they were when the rate was taken; MV_STATS_UNKNOWN for never
+ * @per_s:         MV_POLICY_UNKNOWN until there are two
+ */
+struct govern_rate {
+	uint64_t count;
+	uint64_t at_ns;
+	uint64_t per_s;
+};
+
+/**
  * struct govern_vm - a VM
+ * @plain:       memvirt did not start it: there is QMP, and no segment
+ * @libvirt:     who knows it and tells it, where it is one of libvirt's; else NULL
+ * @stats_fd:    of its segment; -1 while it is not open
  * @due:         tasks to do, one bit each
  * @device:      QOM path of the balloon device; empty where there is none or not yet found
- * @restores, @restores_ns: of the last tick, for the rate
+ * @size_bytes:  of a plain one; 0 until it is known
+ * @restores, @waited: pages that came back, and time that was waited for them
+ * @guest_waits: of the guest's own paging, in pages
+ * @outside_bytes, @outside_until_ns: what somebody else wants for it, and until when
  * @balloon_ns:  when @balloon_actual_bytes was heard; 0 for never
  * @guest_ns:    when the guest said @guest; 0 for never
  * @limit_asked_bytes: of the request sent last
@@ -67,6 +87,7 @@ struct govern_lane {
  */
 struct govern_vm {
 	struct find_vm found;
+	bool plain;
 	bool seen;	  /* in this tick's search */
 	bool said_joined; /* a message was given */
 	struct mv_policy_vm policy;
@@ -78,8 +99,14 @@ struct govern_vm {
 	unsigned int polling_s;
 	char device[QMP_PATH_MAX];
 
-	uint64_t restores;
-	uint64_t restores_ns;
+	struct govern_libvirt *libvirt;
+	int stats_fd;
+	uint64_t size_bytes;
+	struct govern_rate restores;
+	struct govern_rate waited;
+	struct govern_rate guest_waits;
+	uint64_t outside_bytes;
+	uint64_t outside_until_ns;
 	uint64_t balloon_actual_bytes;
 	uint64_t balloon_ns;
 	struct qmp_guest_stats guest;
@@ -105,6 +132,29 @@ void govern_vm_init(struct govern_vm *vm, const struct find_vm *found, const cha
 
 /** govern_vm_drop() - hang up; the VM stays as it is */
 void govern_vm_drop(struct govern_vm *vm);
+
+/** govern_vm_hear_libvirt() - what libvirt says of it */
+void govern_vm_hear_libvirt(struct govern_vm *vm, const struct libvirt_vm *said);
+
+/** govern_vm_configured() - how large it is, bytes; MV_POLICY_UNKNOWN while that is not known */
+uint64_t govern_vm_configured(const struct govern_vm *vm);
+
+/**
+ * govern_vm_glance() - look at its segment, between two ticks
+ * @limit_ppm: time lost from which on it is short of memory
+ *
+ * Return: whether it is.
+ */
+bool govern_vm_glance(struct govern_vm *vm, uint32_t limit_ppm);
+
+/**
+ * govern_vm_set_wants() - what is wanted of it
+ * @want: NULL for nothing in particular
+ */
+void govern_vm_set_wants(struct govern_vm *vm, const struct govern_want *want);
+
+/** govern_vm_release() - queue what becomes of it at the end, but for GOVERN_EXIT_KEEP */
+void govern_vm_release(struct govern_vm *vm, bool limit_too);
 
 /** govern_vm_begin_tick() - what is to be asked anew */
 void govern_vm_begin_tick(struct govern_vm *vm);

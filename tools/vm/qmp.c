@@ -50,6 +50,20 @@ int qmp_find_balloon(struct json_object *list, const char *parent, char *path)
 	return -ENOENT;
 }
 
+int qmp_parse_memory_size(struct json_object *answer, uint64_t *bytes)
+{
+	uint64_t base, plugged = 0;
+
+	if (!json_object_is_type(answer, json_type_object) ||
+	    wire_get_u64(answer, "base-memory", &base))
+		return -EBADMSG;
+	if (wire_get_u64(answer, "plugged-memory", &plugged) || plugged > UINT64_MAX / 2 ||
+	    base > UINT64_MAX / 2)
+		plugged = 0;
+	*bytes = base + plugged;
+	return 0;
+}
+
 int qmp_parse_balloon(struct json_object *answer, uint64_t *actual_bytes)
 {
 	if (!json_object_is_type(answer, json_type_object) ||

@@ -66,6 +66,15 @@ int qmp_parse_balloon(struct json_object *answer, uint64_t *actual_bytes);
  */
 int qmp_parse_guest_stats(struct json_object *answer, struct qmp_guest_stats *stats);
 
+/**
+ * qmp_parse_memory_size() - the answer to query-memory-size-summary
+ * @answer: the answer
+ * @bytes:  set on success: what the guest has, with what was plugged in: what a balloon counts from
+ *
+ * Return: 0; -EBADMSG.
+ */
+int qmp_parse_memory_size(struct json_object *answer, uint64_t *bytes);
+
 /* Arguments of commands, to be given to rpc_start(); NULL without memory. */
 struct json_object *qmp_args_list(const char *path);
 struct json_object *qmp_args_get(const char *path, const char *property);

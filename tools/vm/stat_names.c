@@ -25,6 +25,7 @@ const struct stat_name stat_names[] = {
 	STAT(STAT_PAGER, "zero-fills", zero_fills),
 	STAT(STAT_PAGER, "touches", touches),
 	STAT(STAT_PAGER, "restores", restores),
+	STAT(STAT_PAGER, "restore-ns", restore_ns),
 	STAT(STAT_PAGER, "evictions", evictions),
 	STAT(STAT_PAGER, "discards", discards),
 	STAT(STAT_PAGER, "cancels", cancels),

@@ -20,8 +20,8 @@ class ControlError(Exception):
 class Control:
     """The control socket of one VM; each command has its own connection."""
 
-    def __init__(self, run_dir, name, seconds=10):
-        self.path = Path(run_dir) / f"{name}.sock"
+    def __init__(self, run_dir, name, seconds=10, suffix=".sock"):
+        self.path = Path(run_dir) / f"{name}{suffix}"
         self.seconds = seconds
 
     def run(self, command, **arguments):

@@ -96,15 +96,18 @@ def _error(text):
 class FakeVm:
     """A VM of @configured bytes that has populated @populated of it; for a `with` statement.
 
-    guest: what QEMU reports of the guest's memory, by QEMU's names; None: no balloon device
+    guest: what QEMU reports of the guest's memory, by QEMU's names; None: no balloon device.
+    A function of the VM is asked each time
+    plain: a QEMU that memvirt did not start: there is its QMP socket only
     """
 
     def __init__(self, run_dir, name, configured=512 * MIB, populated=256 * MIB, limit=None,
-                 ratio=0.4, guest=None, **numbers):
+                 ratio=0.4, guest=None, plain=False, **numbers):
         self.run_dir, self.name = run_dir, name
         self.configured, self.populated, self.ratio = configured, populated, ratio
         self.limit = limit
         self.guest = guest
+        self.plain = plain
         self.actual = configured
         self.numbers = numbers
         self.publishes = True
@@ -142,6 +145,10 @@ class FakeVm:
 
     def publish(self):
         path = self.run_dir.path / f"{self.name}.stats"
+        if path.exists():  # as a VM does: in place
+            with path.open("r+b", buffering=0) as file:
+                file.write(segment(self.name, self._numbers(), start_time=self._begun))
+            return
         scratch = path.with_suffix(".stats-new")
         scratch.write_bytes(segment(self.name, self._numbers(), start_time=self._begun))
         scratch.rename(path)
@@ -179,7 +186,10 @@ class FakeVm:
         if command == "query-balloon":
             return {"return": {"actual": self.actual}}
         if command == "qom-get":
-            return {"return": {"last-update": int(time.time()), "stats": self.guest}}
+            guest = self.guest(self) if callable(self.guest) else self.guest
+            return {"return": {"last-update": int(time.time()), "stats": guest}}
+        if command == "query-memory-size-summary":
+            return {"return": {"base-memory": self.configured, "plugged-memory": 0}}
         if command == "balloon":
             if self.refuses == "balloon":
                 return _error("this cannot be")
@@ -190,8 +200,11 @@ class FakeVm:
     # --- its life ------------------------------------------------------------------------------
 
     def __enter__(self):
-        self.publish()
-        self.control = _Server(self.run_dir.path / f"{self.name}.sock", None, self._control)
+        if self.plain:
+            self.publishes = False
+        else:
+            self.publish()
+            self.control = _Server(self.run_dir.path / f"{self.name}.sock", None, self._control)
         greeting = {"QMP": {"version": {}, "capabilities": []}}
         self.qmp = _Server(self.qmp_path, greeting, self._qmp)
         self._publisher = threading.Thread(target=self._keep_publishing, daemon=True)
@@ -204,9 +217,9 @@ class FakeVm:
             return
         self._ended.set()
         self._publisher.join()
-        self.control.hangs = self.qmp.hangs = False
-        self.control.close()
-        self.qmp.close()
+        for server in [self.qmp] if self.plain else [self.qmp, self.control]:
+            server.hangs = False
+            server.close()
         for suffix in ("stats", "sock", "qmp"):
             (self.run_dir.path / f"{self.name}.{suffix}").unlink(missing_ok=True)
 

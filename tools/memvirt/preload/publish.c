@@ -48,6 +48,7 @@ static void collect_pager(struct mv_stats *stats, struct mv_pager *pager)
 	stats->zero_fills = now.zero_fills;
 	stats->touches = now.touches;
 	stats->restores = now.restores;
+	stats->restore_ns = now.restore_ns;
 	stats->evictions = now.evictions;
 	stats->discards = now.discards;
 	stats->cancels = now.cancels;

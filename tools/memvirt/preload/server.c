@@ -12,15 +12,15 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "memvirt/preload/preload.h"
 #include "vm/clock.h"
 #include "vm/control_wire.h"
+#include "vm/listen.h"
 
-#define TICK_NS		(100 * CLOCK_MS)
+/* Often enough that a governor learns of pressure within a tenth of a second. */
+#define TICK_NS		(50 * CLOCK_MS)
 #define MESSAGES_A_TURN 16
 #define FAREWELL_NS	CLOCK_S
 
@@ -260,52 +260,6 @@ static void *run(void *arg)
 
 /* --- start and end ------------------------------------------------------------------------ */
 
-static bool socket_is_live(const struct sockaddr_un *addr)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	bool live;
-
-	if (fd < 0)
-		return true;
-	/* EAGAIN: it listens, with a full queue. */
-	live = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno == EAGAIN;
-	close(fd);
-	return live;
-}
-
-static int bind_socket(int fd, const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
-		return 0;
-	if (errno != EADDRINUSE || socket_is_live(&addr))
-		return -errno;
-	/* Left behind by a VM that was killed. */
-	unlink(path);
-	return bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno : 0;
-}
-
-static int open_socket(struct server *server)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int error = fd < 0 ? -errno : bind_socket(fd, server->socket_path);
-
-	/* Nobody can connect before listen(), so nobody comes in before the mode is right. */
-	if (!error && (chmod(server->socket_path, 0600) || listen(fd, SERVER_CLIENTS))) {
-		error = -errno;
-		unlink(server->socket_path);
-	}
-	if (error) {
-		if (fd >= 0)
-			close(fd);
-		return error;
-	}
-	server->listener = fd;
-	return 0;
-}
-
 static int start_threads(struct server *server)
 {
 	int error;
@@ -334,7 +288,7 @@ int server_start(char *why, size_t why_len)
 	int error = rundir_path(preload.settings.run_dir, preload.settings.name, RUNDIR_SOCKET,
 				server->socket_path);
 
-	error = error ? error : open_socket(server);
+	error = error ? error : listen_open(server->socket_path, SERVER_CLIENTS, &server->listener);
 	if (error) {
 		snprintf(why, why_len, "control socket %s: %s", server->socket_path,
 			 error == -EADDRINUSE ? "another VM of this name is running"
