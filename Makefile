@@ -46,6 +46,9 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SUPPORT_SRC := $(wildcard bench/support/*.c)
 BENCH_SRC := $(wildcard bench/bench_*.c)
 EXAMPLE_SRC := $(wildcard examples/*.c)
+# One of several files.
+MINIVMM_SRC := $(wildcard examples/minivmm/*.c)
+MINIVMM	:= $(BUILD)/examples/minivmm
 METAL_SRC := $(wildcard tests/metal/*.c tests/metal/*.S)
 MAN	:= $(wildcard docs/man/*.1)
 
@@ -77,7 +80,7 @@ METAL_ROM := $(if $(SAN)$(COVERAGE),,$(BUILD)/tests/metal/metal.rom)
 .DEFAULT_GOAL := all
 .SECONDARY:
 
-all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES)  ## libraries, tools and examples
+all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES) $(MINIVMM)  ## libraries, tools and examples
 tests: all $(TESTS) $(FUZZERS) $(REPLAYS) $(FAKE_LIBVIRT) $(METAL_ROM)
 fuzzers: $(FUZZERS)
 race-tests: $(filter $(BUILD)/tests/races/%,$(TESTS))
@@ -162,6 +165,10 @@ $(FAKE_LIBVIRT): $(call obj,tests/rig/fake/libvirt.c)
 $(EXAMPLES): $(BUILD)/examples/%: examples/%.c $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_A) $(LIBS)
+
+$(MINIVMM): $(call obj,$(MINIVMM_SRC)) $(LIB_A)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ljson-c $(LIBS)
 
 # The image that runs on processor models, with nothing under it: the core's own objects, and the
 # tests. See docs/testing.md.

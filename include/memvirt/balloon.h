@@ -23,6 +23,7 @@
 
 #include <memvirt/memory.h>
 #include <memvirt/pager.h>
+#include <memvirt/stats.h>
 #include <memvirt/virtqueue.h>
 
 #ifdef __cplusplus
@@ -324,6 +325,16 @@ struct mv_balloon_stats {
  * Context: takes the device's lock.
  */
 void mv_balloon_get_stats(struct mv_balloon *balloon, struct mv_balloon_stats *stats);
+
+/**
+ * mv_balloon_publish() - the balloon's and the guest's part of a statistics segment
+ * @balloon: the device
+ * @stats:   between mv_stats_begin() and mv_stats_end(); in a segment a balloon's size is what
+ *           it leaves the guest. The guest's numbers have the time when it said them
+ *
+ * Context: takes the device's lock.
+ */
+void mv_balloon_publish(struct mv_balloon *balloon, struct mv_stats *stats);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include <memvirt/memory.h>
+#include <memvirt/stats.h>
 #include <memvirt/store.h>
 #include <memvirt/view.h>
 
@@ -310,6 +311,17 @@ struct mv_pager_stats {
  * Context: any thread; never waits.
  */
 void mv_pager_get_stats(struct mv_pager *pager, struct mv_pager_stats *stats);
+
+/**
+ * mv_pager_publish() - the pager's part of a statistics segment
+ * @pager: the pager
+ * @stats: between mv_stats_begin() and mv_stats_end(): its numbers from pager_time to
+ *         overhead_bytes, and restore_ns, are set. What is configured is what the memory's
+ *         regions have
+ *
+ * Context: as mv_pager_get_stats().
+ */
+void mv_pager_publish(struct mv_pager *pager, struct mv_stats *stats);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

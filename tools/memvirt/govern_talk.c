@@ -30,8 +30,12 @@ struct task {
 static void info_done(struct govern_vm *vm, struct json_object *value)
 {
 	struct json_object *qmp = NULL;
+	struct json_object *balloon = NULL;
 	const char *path;
 
+	vm->own_balloon = json_object_is_type(value, json_type_object) &&
+			  json_object_object_get_ex(value, "balloon", &balloon) &&
+			  json_object_get_boolean(balloon);
 	if (vm->qmp.path[0] || !json_object_is_type(value, json_type_object) ||
 	    !json_object_object_get_ex(value, "qmp", &qmp) ||
 	    !json_object_is_type(qmp, json_type_string))
@@ -97,6 +101,21 @@ static void limit_done(struct govern_vm *vm, struct json_object *value)
 {
 	vm->limit_set_bytes = vm->limit_asked_bytes;
 	vm->limit_set_ns = clock_now();
+}
+
+static struct json_object *set_balloon_arguments(struct govern_vm *vm)
+{
+	struct json_object *args = json_object_new_object();
+
+	if (args && wire_add_u64(args, "bytes", vm->policy.target_bytes)) {
+		json_object_put(args);
+		return NULL;
+	}
+	return args;
+}
+
+static void nothing_done(struct govern_vm *vm, struct json_object *value)
+{
 }
 
 /* --- QMP tasks ---------------------------------------------------------------------------- */
@@ -181,10 +200,6 @@ static struct json_object *target_arguments(struct govern_vm *vm)
 	return qmp_args_balloon(vm->policy.target_bytes);
 }
 
-static void nothing_done(struct govern_vm *vm, struct json_object *value)
-{
-}
-
 static void target_refused(struct govern_vm *vm, const char *why)
 {
 	char size[SIZE_TEXT];
@@ -198,6 +213,7 @@ static const struct task tasks[TASKS] = {
 	[TASK_INFO] = { "query-info", NULL, info_done, NULL },
 	[TASK_NOTE] = { "note", note_arguments, note_done, NULL },
 	[TASK_LIMIT] = { "set-limit", limit_arguments, limit_done, NULL },
+	[TASK_SET_BALLOON] = { "set-balloon", set_balloon_arguments, nothing_done, NULL },
 	[TASK_LIST] = { "qom-list", list_arguments, list_done, NULL },
 	[TASK_LIST_ANON] = { "qom-list", list_anon_arguments, list_anon_done, NULL },
 	[TASK_SIZE] = { "query-memory-size-summary", NULL, size_done, NULL },

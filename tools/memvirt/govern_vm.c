@@ -171,6 +171,32 @@ static void update_rates(struct govern_vm *vm)
 	update_rate(&vm->waited, stats->restore_ns, stats->pager_time);
 }
 
+/* The VMM has the device itself, and publishes what it hears. */
+static void hear_segment(struct govern_vm *vm)
+{
+	const struct mv_stats *stats = &vm->found.stats;
+
+	if (stats->balloon_time != MV_STATS_UNKNOWN) {
+		vm->balloon_actual_bytes = stats->balloon_actual_bytes;
+		vm->balloon_ns = stats->balloon_time;
+	}
+	if (stats->guest_time == MV_STATS_UNKNOWN || stats->guest_time == vm->guest_ns)
+		return;
+	vm->guest_ns = stats->guest_time;
+	vm->guest = (struct qmp_guest_stats){
+		.total_bytes = stats->guest_total_bytes,
+		.free_bytes = stats->guest_free_bytes,
+		.available_bytes = stats->guest_available_bytes,
+		.disk_cache_bytes = stats->guest_disk_cache_bytes,
+		.major_faults = stats->guest_major_faults,
+		.minor_faults = stats->guest_minor_faults,
+		.swap_in_bytes = stats->guest_swap_in_bytes,
+		.swap_out_bytes = stats->guest_swap_out_bytes,
+		.oom_kills = stats->guest_oom_kills,
+	};
+	update_guest_waits(vm);
+}
+
 static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 {
 	struct mv_policy_numbers *n = &vm->policy.numbers;
@@ -190,6 +216,8 @@ static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 	n->configured_bytes = stats->configured_bytes ? stats->configured_bytes : MV_POLICY_UNKNOWN;
 	n->pager_fresh = vm->found.state == FIND_OK && is_fresh(stats->pager_time, stale_ns) &&
 			 n->configured_bytes != MV_POLICY_UNKNOWN;
+	if (vm->own_balloon)
+		hear_segment(vm);
 	n->held = stats->holds != MV_STATS_UNKNOWN && stats->holds != 0;
 	n->managed_bytes = stats->managed_bytes;
 	n->resident_bytes = stats->resident_bytes;
@@ -208,10 +236,11 @@ static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 void govern_vm_numbers(struct govern_vm *vm, uint64_t stale_ns)
 {
 	struct mv_policy_numbers *n = &vm->policy.numbers;
-	bool heard = is_fresh(vm->balloon_ns, stale_ns);
+	bool heard;
 
 	n->held = false;
 	take_pager_numbers(vm, stale_ns);
+	heard = is_fresh(vm->balloon_ns, stale_ns);
 	n->balloon_actual_bytes = heard ? vm->balloon_actual_bytes : MV_POLICY_UNKNOWN;
 	n->guest_fresh = is_fresh(vm->guest_ns, stale_ns);
 	n->guest_pressure_ppm = vm->guest_waits.per_s == MV_POLICY_UNKNOWN
@@ -271,6 +300,8 @@ static void tell_target(struct govern_vm *vm)
 {
 	if (vm->libvirt)
 		govern_libvirt_set(vm->libvirt, vm->found.name, vm->policy.target_bytes);
+	else if (vm->own_balloon)
+		task_due(vm, TASK_SET_BALLOON);
 	else if (vm->device[0])
 		task_due(vm, TASK_TARGET);
 }
@@ -283,7 +314,7 @@ void govern_vm_tell(struct govern_vm *vm)
 		task_due(vm, TASK_LIMIT);
 	if (vm->policy.balloon_bytes != MV_POLICY_UNKNOWN)
 		tell_target(vm);
-	if (vm->balloon_ns || vm->guest_news)
+	if (!vm->own_balloon && (vm->balloon_ns || vm->guest_news))
 		task_due(vm, TASK_NOTE);
 }
 

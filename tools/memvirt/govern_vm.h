@@ -27,6 +27,7 @@ enum govern_task {
 	TASK_INFO,
 	TASK_NOTE,
 	TASK_LIMIT,
+	TASK_SET_BALLOON,
 	/* over QMP */
 	TASK_LIST,
 	TASK_LIST_ANON,
@@ -71,6 +72,8 @@ struct govern_rate {
 /**
  * struct govern_vm - a VM
  * @plain:       memvirt did not start it: there is QMP, and no segment
+ * @own_balloon: the VMM's control socket takes balloon targets, and its segment has the guest's
+ *               numbers: no QMP is needed
  * @libvirt:     who knows it and tells it, where it is one of libvirt's; else NULL
  * @stats_fd:    of its segment; -1 while it is not open
  * @due:         tasks to do, one bit each
@@ -88,6 +91,7 @@ struct govern_rate {
 struct govern_vm {
 	struct find_vm found;
 	bool plain;
+	bool own_balloon;
 	bool seen;	  /* in this tick's search */
 	bool said_joined; /* a message was given */
 	struct mv_policy_vm policy;

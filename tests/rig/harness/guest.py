@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What runs in the guest: the script that /init calls, and what it says on the console."""
 import re
+from pathlib import PurePosixPath
 
 from .deadline import Timeout, wait_for
 
@@ -17,13 +18,21 @@ def _cpio_entry(inode, name, mode, data):
     return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
 
 
+def _parents(names):
+    """The directories of these files, outer ones first."""
+    return sorted({str(parent) for name in names for parent in PurePosixPath(name).parents
+                   if str(parent) != "."})
+
+
 def make_initramfs(base, files, path):
     """Write base with files added; the kernel unpacks archives one after the other.
 
     files: name in the guest -> bytes; everything becomes executable.
     """
-    archive = b"".join(_cpio_entry(number, name.lstrip("/"), 0o100755, data)
-                       for number, (name, data) in enumerate(files.items(), 1))
+    names = [name.lstrip("/") for name in files]
+    entries = [(name, 0o40755, b"") for name in _parents(names)]
+    entries += [(name, 0o100755, data) for name, data in zip(names, files.values())]
+    archive = b"".join(_cpio_entry(number, *entry) for number, entry in enumerate(entries, 1))
     archive += _cpio_entry(0, "TRAILER!!!", 0, b"")
     content = base.read_bytes()
     # The kernel looks for the next archive at a multiple of four.

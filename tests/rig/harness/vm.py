@@ -30,11 +30,12 @@ class Vm:
     reboots:  a guest that reboots starts anew, instead of ending QEMU
     extra:    further arguments of QEMU
     memory_slots: value of -m, where it is more than the size
+    cpu:      QEMU's model of the processor
     """
 
     def __init__(self, name, script, files=None, memory=512, cpus=1, backend="memfd",
                  balloon="", managed=None, reboots=False, extra=(), cmdline="", env=None,
-                 memory_slots=None):
+                 memory_slots=None, cpu="max"):
         self.name = name
         self.memory = memory
         self.managed = managed
@@ -45,7 +46,7 @@ class Vm:
         self.env = dict(os.environ, **(env or {}))
         make_initramfs(paths.INITRAMFS, {"/rig/run": shell_script(script), **(files or {})},
                        self.dir / "initramfs")
-        machine = self._machine(cpus, backend, memory_slots or str(memory), cmdline)
+        machine = self._machine(cpus, cpu, backend, memory_slots or str(memory), cmdline)
         device = ["-device", f"virtio-balloon-pci,id=balloon0{balloon}"]
         self.command = [*self._memvirt(), *machine, *([] if reboots else ["-no-reboot"]),
                         *([] if balloon is None else device), *extra]
@@ -55,12 +56,12 @@ class Vm:
             return []
         return [str(paths.MEMVIRT), "run", "--name", self.name, *self.managed, "--"]
 
-    def _machine(self, cpus, backend, memory, cmdline):
+    def _machine(self, cpus, cpu, backend, memory, cmdline):
         share = ",share=on" if backend == "memfd" else ""
         return [
             paths.QEMU, "-M", "q35,memory-backend=m0",
             "-object", f"memory-backend-{backend},id=m0,size={self.memory}M{share}",
-            "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
+            "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(cpus),
             "-m", memory, "-nographic", "-nodefaults",
             "-serial", f"file:{self.dir}/console",
             # A monitor takes one client at a time: the first is the governor's.

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The numbers of a VM: collected from the pager, the store and the ledger, told by the
- * governor, shown in the statistics segment and by query-stats; see server.h.
+ * The numbers of a VM: what the pager publishes, what the governor tells of the guest, shown in the statistics segment and by query-stats; see server.h.
  */
 #include "memvirt/preload/server.h"
 
@@ -34,52 +33,6 @@ void publish_close(struct server *server)
 	pthread_mutex_unlock(&server->publish_lock);
 }
 
-static void collect_pager(struct mv_stats *stats, struct mv_pager *pager)
-{
-	struct mv_pager_stats now;
-
-	mv_pager_get_stats(pager, &now);
-	stats->managed_bytes = now.managed_bytes;
-	stats->resident_bytes = now.resident_bytes;
-	stats->limit_bytes =
-		now.limit_bytes == MV_PAGER_UNLIMITED ? MV_STATS_UNKNOWN : now.limit_bytes;
-	stats->holds = now.holds;
-	stats->faults = now.faults;
-	stats->zero_fills = now.zero_fills;
-	stats->touches = now.touches;
-	stats->restores = now.restores;
-	stats->restore_ns = now.restore_ns;
-	stats->evictions = now.evictions;
-	stats->discards = now.discards;
-	stats->cancels = now.cancels;
-	stats->waits = now.waits;
-	stats->over_limit = now.over_limit;
-	stats->refusals = now.refusals;
-	stats->store_full = now.store_full;
-	stats->poisoned = now.poisoned;
-	stats->overhead_bytes = now.overhead_bytes;
-}
-
-static void collect_store(struct mv_stats *stats, struct mv_store *store)
-{
-	struct mv_store_stats now;
-
-	store->ops->get_stats(store, &now);
-	stats->stored_pages = now.pages;
-	stats->stored_same_filled = now.same_filled;
-	stats->stored_bytes = now.compressed_bytes;
-	stats->store_memory_bytes = now.memory_bytes;
-}
-
-static void collect_memory(struct mv_stats *stats, struct mv_memory *memory)
-{
-	struct mv_memory_counts now;
-
-	mv_memory_get_counts(memory, &now);
-	stats->discarded_bytes = now.pages[MV_PAGE_DISCARDED] * MV_PAGE_SIZE;
-	stats->pinned_bytes = now.pinned * MV_PAGE_SIZE;
-}
-
 static void forget_pager(struct mv_stats *stats)
 {
 	for (unsigned int i = 0; i < stat_name_count; i++)
@@ -92,15 +45,13 @@ static void collect(struct mv_stats *stats)
 {
 	struct mv_pager *pager = engine_pager(&preload.engine);
 
-	if (!pager)
+	if (pager) {
+		mv_pager_publish(pager, stats);
+	} else {
 		forget_pager(stats);
-	stats->pager_time = clock_now();
+		stats->pager_time = clock_now();
+	}
 	stats->configured_bytes = ram_bytes();
-	if (!pager)
-		return;
-	collect_pager(stats, pager);
-	collect_store(stats, engine_store(&preload.engine));
-	collect_memory(stats, engine_memory(&preload.engine));
 }
 
 void publish(struct server *server)
