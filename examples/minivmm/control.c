@@ -130,11 +130,51 @@ static struct json_object *set_balloon(struct control *control, uint64_t bytes)
 	return returned(json_object_new_object());
 }
 
+/* Beyond the agreement, for who wants to see what the device does. */
+static struct json_object *query_device(struct control *control)
+{
+	struct json_object *value = json_object_new_object();
+	struct mv_balloon_stats stats;
+
+	mv_balloon_get_stats(control->vmm->virtio.balloon, &stats);
+	json_object_object_add(value, "given-bytes", json_object_new_uint64(stats.given_bytes));
+	json_object_object_add(value, "dropped", json_object_new_uint64(stats.dropped));
+	json_object_object_add(value, "reported", json_object_new_uint64(stats.reported));
+	json_object_object_add(value, "refused", json_object_new_uint64(stats.refused));
+	json_object_object_add(value, "hinted", json_object_new_uint64(stats.hinted));
+	json_object_object_add(value, "ignored", json_object_new_uint64(stats.ignored));
+	json_object_object_add(value, "broken", json_object_new_uint64(stats.broken));
+	return returned(value);
+}
+
+/* A migration would begin and end a run of hints so. */
+static struct json_object *hint(struct control *control, bool start)
+{
+	struct mv_balloon *balloon = control->vmm->virtio.balloon;
+	int err = 0;
+
+	if (start)
+		err = mv_balloon_hint_start(balloon);
+	else
+		mv_balloon_hint_stop(balloon, true);
+	return err ? failed("Failed", strerror(-err)) : returned(json_object_new_object());
+}
+
+static struct json_object *set_bytes(struct control *control, const char *command,
+				     struct json_object *request)
+{
+	uint64_t bytes;
+
+	if (!get_bytes(request, &bytes))
+		return failed("BadRequest", "bytes: a number of bytes, or null");
+	return !strcmp(command, "set-limit") ? set_limit(control, bytes)
+					     : set_balloon(control, bytes);
+}
+
 static struct json_object *answer_to(struct control *control, struct json_object *request)
 {
 	struct json_object *name;
 	const char *command;
-	uint64_t bytes;
 
 	if (!json_object_is_type(request, json_type_object) ||
 	    !json_object_object_get_ex(request, "execute", &name))
@@ -145,12 +185,14 @@ static struct json_object *answer_to(struct control *control, struct json_object
 	/* What the guest says is published already. */
 	if (!strcmp(command, "note"))
 		return returned(json_object_new_object());
-	if (strcmp(command, "set-limit") && strcmp(command, "set-balloon"))
-		return failed("CommandNotFound", "there is query-info, set-limit and set-balloon");
-	if (!get_bytes(request, &bytes))
-		return failed("BadRequest", "bytes: a number of bytes, or null");
-	return !strcmp(command, "set-limit") ? set_limit(control, bytes)
-					     : set_balloon(control, bytes);
+	if (!strcmp(command, "set-limit") || !strcmp(command, "set-balloon"))
+		return set_bytes(control, command, request);
+	if (!strcmp(command, "query-device"))
+		return query_device(control);
+	if (!strcmp(command, "hint-start") || !strcmp(command, "hint-stop"))
+		return hint(control, !strcmp(command, "hint-start"));
+	return failed("CommandNotFound", "there is query-info, set-limit, set-balloon, "
+					 "query-device, hint-start and hint-stop");
 }
 
 /* --- clients ------------------------------------------------------------------------------ */
