@@ -49,6 +49,7 @@ EXAMPLE_SRC := $(wildcard examples/*.c)
 # One of several files.
 MINIVMM_SRC := $(wildcard examples/minivmm/*.c)
 MINIVMM	:= $(BUILD)/examples/minivmm
+PAYLOAD	:= $(if $(SAN)$(COVERAGE),,$(BUILD)/tests/rig/payload.bin)
 METAL_SRC := $(wildcard tests/metal/*.c tests/metal/*.S)
 MAN	:= $(wildcard docs/man/*.1)
 
@@ -81,7 +82,7 @@ METAL_ROM := $(if $(SAN)$(COVERAGE),,$(BUILD)/tests/metal/metal.rom)
 .SECONDARY:
 
 all: $(LIB_A) $(CORE_A) $(LIB_SO) $(TOOLS) $(EXAMPLES) $(MINIVMM)  ## libraries, tools and examples
-tests: all $(TESTS) $(FUZZERS) $(REPLAYS) $(FAKE_LIBVIRT) $(METAL_ROM)
+tests: all $(TESTS) $(FUZZERS) $(REPLAYS) $(FAKE_LIBVIRT) $(PAYLOAD) $(METAL_ROM)
 fuzzers: $(FUZZERS)
 race-tests: $(filter $(BUILD)/tests/races/%,$(TESTS))
 benches: all $(BENCHES)
@@ -169,6 +170,15 @@ $(EXAMPLES): $(BUILD)/examples/%: examples/%.c $(LIB_A)
 $(MINIVMM): $(call obj,$(MINIVMM_SRC)) $(LIB_A)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ljson-c $(LIBS)
+
+# For a bare processor: it begins with its entry, at 1 MiB.
+$(call obj,tests/rig/payload/payload.c): override CFLAGS += -ffreestanding -fno-stack-protector \
+	-fcf-protection=none -mno-red-zone -mgeneral-regs-only
+$(BUILD)/tests/rig/payload.bin: $(call obj,tests/rig/payload/payload.c)
+	@mkdir -p $(@D)
+	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-Ttext=0x100100 \
+		-Wl,--section-start=.entry=0x100000 -Wl,-e,0x100000 -o $(@:.bin=.elf) $^
+	objcopy -O binary -j .entry -j .text -j .rodata* $(@:.bin=.elf) $@
 
 # The image that runs on processor models, with nothing under it: the core's own objects, and the
 # tests. See docs/testing.md.
