@@ -15,7 +15,7 @@ from harness import paths, tap
 from harness.control import RunDir, run_tool
 
 MAN = sorted((paths.ROOT / "docs" / "man").glob("*.1"))
-HELPS = {paths.MEMVIRT: ([], ["run"], ["govern"], ["walk"]), paths.MEMSTAT: ([], ["once"])}
+HELPS = {paths.MEMVIRT: ([], ["run"], ["govern"], ["sim"], ["walk"]), paths.MEMSTAT: ([], ["once"])}
 
 
 def version():
@@ -132,6 +132,10 @@ def test_examples():
                     words = [*words[:words.index("--")], "--", "true"]
             elif words[0] == "govern" and "--help" not in words:
                 words += ["--once", "--dry-run"]
+            elif words[0] == "sim":
+                # Briefly, and into nobody's directory.
+                words = [str(run_dir.path / word) if word.endswith((".svg", ".csv")) else word
+                         for word in words] + ["--seconds", "1"]
             done = run(program, *words, env=run_dir.env)
             tap.check(done.returncode in (0, 1) and "--help" not in done.stderr,
                       f"{where}: {line}: status {done.returncode}: {done.stderr}")
@@ -144,7 +148,7 @@ def test_man_pages():
     """cli: a man page for each tool and command, without a warning, that names every option"""
     names = {page.name for page in MAN}
     tap.check_equal(names, {"memvirt.1", "memvirt-run.1", "memvirt-govern.1",
-                            "memvirt-walk.1", "memstat.1"}, "pages")
+                            "memvirt-sim.1", "memvirt-walk.1", "memstat.1"}, "pages")
     for program, command, text in help_texts():
         page = "-".join([program.name, *(command if program == paths.MEMVIRT else [])]) + ".1"
         manual = (paths.ROOT / "docs" / "man" / page).read_text().replace("\\-", "-")

@@ -12,6 +12,7 @@
 int command_run(int argc, char **argv);
 int command_govern(int argc, char **argv);
 int command_walk(int argc, char **argv);
+int command_sim(int argc, char **argv);
 
 /**
  * run_as() - what memvirt does under the name memvirt-PROGRAM

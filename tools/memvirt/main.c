@@ -21,6 +21,7 @@ struct command {
 static const struct command commands[] = {
 	{ "run", "start a VMM and manage its guest's memory", command_run },
 	{ "govern", "keep the running VMs within a budget of host memory", command_govern },
+	{ "sim", "replay VMs' demand under each rule of the policy", command_sim },
 	{ "walk", "translate a running guest's addresses, step by step", command_walk },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
