@@ -20,10 +20,13 @@
 
 #include "minivmm.h"
 
-#define PUBLISH_MS   50
-#define ASK_GUEST_MS 1000
-#define MESSAGE_MAX  65536
-#define CLIENTS	     4
+#define PUBLISH_MS  50
+#define LOOK_MS	    1000
+#define MESSAGE_MAX 65536
+#define CLIENTS	    4
+
+/* Resident pages watched for a second, to see how much is used: some 1% of a processor at most. */
+#define SAMPLE_PAGES 500
 #define FOREVER	     UINT64_MAX
 
 /** struct client - a connection, and what came of a line so far; fd is -1 for none */
@@ -40,6 +43,9 @@ struct control {
 	int listener;
 	int ending[2]; /* a pipe: to be readable at the end */
 	pthread_t thread;
+	struct mv_pager_sample *sample;
+	uint64_t random;
+	uint64_t active_bytes;
 	struct client clients[CLIENTS];
 };
 
@@ -53,12 +59,27 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* How much was used since the last call, and what is watched until the next. */
+static void sample(struct control *control)
+{
+	struct mv_pager_touches touches;
+
+	mv_pager_sample_end(control->sample, &touches);
+	control->sample = NULL;
+	control->active_bytes = touches.sampled ? touches.active_bytes : MV_STATS_UNKNOWN;
+	/* While nothing is to be unmapped, or without a limit, it stays unknown. */
+	if (mv_pager_sample_begin(control->vmm->ram.pager, SAMPLE_PAGES, control->random++,
+				  &control->sample))
+		control->sample = NULL;
+}
+
 static void publish(struct control *control)
 {
 	struct mv_stats *stats = mv_stats_begin(control->writer);
 
 	mv_pager_publish(control->vmm->ram.pager, stats);
 	mv_balloon_publish(control->vmm->virtio.balloon, stats);
+	stats->active_bytes = control->active_bytes;
 	mv_stats_end(control->writer);
 }
 
@@ -289,15 +310,16 @@ static bool serve(struct control *control)
 static void *run(void *arg)
 {
 	struct control *control = arg;
-	uint64_t asked = 0;
+	uint64_t looked = 0;
 
 	while (serve(control)) {
 		publish(control);
-		if (now_ms() - asked < ASK_GUEST_MS)
+		if (now_ms() - looked < LOOK_MS)
 			continue;
 		/* Without a driver there is nobody to answer. */
 		mv_balloon_ask_stats(control->vmm->virtio.balloon);
-		asked = now_ms();
+		sample(control);
+		looked = now_ms();
 	}
 	return NULL;
 }
@@ -328,6 +350,7 @@ void control_create(struct vmm *vmm)
 	if (!control || len < 0 || (size_t)len >= sizeof(path))
 		die("run directory %s: its path is too long", o->run_dir);
 	control->vmm = vmm;
+	control->active_bytes = MV_STATS_UNKNOWN;
 	control->addr.sun_family = AF_UNIX;
 	snprintf(control->addr.sun_path, sizeof(control->addr.sun_path), "%s/%s.sock", o->run_dir,
 		 o->name);
@@ -350,6 +373,7 @@ void control_destroy(struct vmm *vmm)
 		return;
 	close(control->ending[1]);
 	pthread_join(control->thread, NULL);
+	mv_pager_sample_end(control->sample, &(struct mv_pager_touches){ 0 });
 	mv_stats_withdraw(control->writer);
 	unlink(control->addr.sun_path);
 	close(control->listener);

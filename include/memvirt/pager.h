@@ -312,6 +312,46 @@ struct mv_pager_stats {
  */
 void mv_pager_get_stats(struct mv_pager *pager, struct mv_pager_stats *stats);
 
+struct mv_pager_sample;
+
+/**
+ * mv_pager_sample_begin() - watch a random sample of the resident pages
+ * @pager:  the pager
+ * @pages:  so many, 16 to 65,536; or fewer, where hardly any are resident. 1,000 tell the used
+ *          part within 5% or so; each that is touched costs its thread one fault
+ * @seed:   of the choice
+ * @sample: set on success; to be given to mv_pager_sample_end()
+ *
+ * The pages are unmapped from every view and keep their content. Pinned ones count as used.
+ *
+ * Context: any thread but the pager's own; the pager outlives the sample.
+ * Return: 0; -EINVAL; -EBUSY where pages are not to be unmapped now (see mv_pager_hold());
+ * -ENODATA where nothing is managed or resident; -ENOMEM.
+ */
+int mv_pager_sample_begin(struct mv_pager *pager, unsigned int pages, uint64_t seed,
+			  struct mv_pager_sample **sample);
+
+/**
+ * struct mv_pager_touches - what a sample has shown
+ * @sampled:      pages that tell something: those given up meanwhile do not
+ * @touched:      of these
+ * @active_bytes: of all resident memory, by the same part; 0 where @sampled is
+ */
+struct mv_pager_touches {
+	unsigned int sampled;
+	unsigned int touched;
+	uint64_t active_bytes;
+};
+
+/**
+ * mv_pager_sample_end() - see which pages were touched since
+ * @sample:  is freed; may be NULL
+ * @touches: set
+ *
+ * Context: as mv_pager_sample_begin().
+ */
+void mv_pager_sample_end(struct mv_pager_sample *sample, struct mv_pager_touches *touches);
+
 /**
  * mv_pager_publish() - the pager's part of a statistics segment
  * @pager: the pager

@@ -80,6 +80,7 @@ struct mv_stats {
 	uint64_t guest_oom_kills;
 
 	uint64_t restore_ns; /* of the pager's: time that threads waited for restores */
+	uint64_t active_bytes; /* of the pager's: touched lately, by mv_pager_sample_begin() */
 };
 
 struct mv_stats_writer;

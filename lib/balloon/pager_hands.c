@@ -42,7 +42,8 @@ static uint64_t unmapped_target(struct mv_pager *pager)
 {
 	uint64_t limit = pager_read(&pager->limit_pages);
 	uint64_t target = slack(limit) * 2 + limit / UNMAPPED_SHARE;
-	uint64_t shared = 2 * MV_GRANULE_PAGES * __atomic_load_n(&pager->evictors, __ATOMIC_RELAXED);
+	uint64_t shared =
+		2 * MV_GRANULE_PAGES * __atomic_load_n(&pager->evictors, __ATOMIC_RELAXED);
 
 	if (target < shared)
 		target = shared;
@@ -92,8 +93,7 @@ uint64_t pager_all_granules(struct mv_pager *pager)
 	return granules;
 }
 
-/* Claim a granule for evicting, unless the region is being left or nothing may be evicted. */
-static bool claim_for_eviction(struct pager_region *pr, uint64_t granule)
+bool pager_claim_for_eviction(struct pager_region *pr, uint64_t granule)
 {
 	if (!pr_claim(pr, granule))
 		return false;
@@ -115,7 +115,7 @@ static struct pager_region *claim_at(struct mv_pager *pager, uint64_t position, 
 			continue;
 		if (at < pr->granules) {
 			*granule = at;
-			return claim_for_eviction(pr, at) ? pr : NULL;
+			return pager_claim_for_eviction(pr, at) ? pr : NULL;
 		}
 		at -= pr->granules;
 	}
@@ -129,8 +129,7 @@ bool pager_unmap_hand_leads(struct mv_pager *pager, uint64_t total)
 
 	if (ahead <= 0) /* several evictors may have moved the other hand past it */
 		return true;
-	return (uint64_t)ahead < total &&
-	       pager_read(&pager->unmapped) < unmapped_target(pager);
+	return (uint64_t)ahead < total && pager_read(&pager->unmapped) < unmapped_target(pager);
 }
 
 /* Move the unmap hand on, and claim the granule where it was. */
@@ -151,7 +150,7 @@ void pager_evict_hand_done(struct mv_pager *pager, uint64_t position)
  * granules that others are at, and empty ones that it is done with before they are.
  */
 struct pager_region *pager_next_to_evict(struct mv_pager *pager, uint64_t *next, uint64_t *granule,
-				   uint64_t *position)
+					 uint64_t *position)
 {
 	uint64_t hand = pager_read(&pager->evict_hand);
 	uint64_t from = *next - hand < EVICTORS_MAX ? *next : hand;

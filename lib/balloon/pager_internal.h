@@ -152,6 +152,12 @@ bool pr_claim(struct pager_region *pr, uint64_t granule);
 void pr_claim_wait(struct pager_region *pr, uint64_t first, uint64_t last);
 void pr_unclaim(struct pager_region *pr, uint64_t first, uint64_t last);
 
+/*
+ * Claim a granule to unmap or evict, unless the region is being left or nothing may be evicted.
+ * Inside a read section, which may be left with the claim.
+ */
+bool pager_claim_for_eviction(struct pager_region *pr, uint64_t granule);
+
 /* Eviction begins above the one mark and ends at the other, a little lower. */
 bool pager_above_start(struct mv_pager *pager);
 bool pager_above_stop(struct mv_pager *pager);

@@ -196,6 +196,8 @@ ended
         tap.note({name: worked[name] for name in ("resident_bytes", "stored_pages", "evictions",
                                                   "restores", "poisoned", "over_limit")})
         tap.check(worked["resident_bytes"] <= 100 * MIB, "above its limit")
+        tap.check(0 < worked["active_bytes"] <= worked["resident_bytes"] + MIB,
+                  f"active {worked['active_bytes']}")
         tap.check(worked["restores"] > 0 and worked["evictions"] > 0, "nothing was paged")
         check_end(vm)
         summary = vm.wait_line(r"^rig: inner: workload: summary (.*)", 30).group(1)

@@ -225,6 +225,7 @@ static void take_pager_numbers(struct govern_vm *vm, uint64_t stale_ns)
 	n->stored_pages = stats->stored_pages;
 	n->store_memory_bytes = stats->store_memory_bytes;
 	n->overhead_bytes = stats->overhead_bytes;
+	n->active_bytes = stats->active_bytes;
 	update_rates(vm);
 	n->restores_per_s = vm->restores.per_s;
 	n->host_pressure_ppm = ppm(vm->waited.per_s);

@@ -26,6 +26,7 @@ const struct stat_name stat_names[] = {
 	STAT(STAT_PAGER, "touches", touches),
 	STAT(STAT_PAGER, "restores", restores),
 	STAT(STAT_PAGER, "restore-ns", restore_ns),
+	STAT(STAT_PAGER, "active-bytes", active_bytes),
 	STAT(STAT_PAGER, "evictions", evictions),
 	STAT(STAT_PAGER, "discards", discards),
 	STAT(STAT_PAGER, "cancels", cancels),
