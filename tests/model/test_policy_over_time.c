@@ -128,6 +128,7 @@ static void test_two_growing_guests(void **unused)
 	assert_true(guests[1].vm.limit_bytes == before[1]);
 	/* The budget is there to be used. */
 	assert_true(used(&guests[0]) + used(&guests[1]) >= 0.80 * 576 * MIB);
+	mv_policy_fini(&policy);
 }
 
 /* Guests by chance, that stay as they are after a while: limits come to rest. */
@@ -159,6 +160,7 @@ static void test_comes_to_rest(void **unused)
 		for (int i = 0; i < 4; i++)
 			turns += guests[i].turns;
 		assert_in_range(turns, 0, 2);
+		mv_policy_fini(&policy);
 	}
 }
 
@@ -182,6 +184,7 @@ static void test_silent_for_a_while(void **unused)
 		if (second > 3)
 			assert_true(used(&guests[0]) + used(&guests[1]) <= 576.0 * MIB);
 	}
+	mv_policy_fini(&policy);
 }
 
 int main(void)
