@@ -348,7 +348,7 @@ struct mv_pager_touches {
  * @sample:  is freed; may be NULL
  * @touches: set
  *
- * Context: as mv_pager_sample_begin().
+ * Context: as mv_pager_sample_begin(); waits for busy pages.
  */
 void mv_pager_sample_end(struct mv_pager_sample *sample, struct mv_pager_touches *touches);
 

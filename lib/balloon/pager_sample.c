@@ -179,6 +179,20 @@ int mv_pager_sample_begin(struct mv_pager *pager, unsigned int pages, uint64_t s
 
 /* --- the end ------------------------------------------------------------------------------ */
 
+/* A fault wakes its thread a moment before the page's word says so: wait until nobody is at it. */
+static uint32_t settled_word(struct pager_region *pr, uint64_t page)
+{
+	struct mv_platform *platform = &pr->region->memory->platform;
+
+	for (unsigned int turns = 0;; turns++) {
+		uint32_t word = mv_page_load(&pr->region->words[page]);
+
+		if (!(word & MV_WORD_BUSY))
+			return word;
+		platform->ops->relax(platform->ctx, turns);
+	}
+}
+
 /* What has been given up meanwhile says nothing, what has been evicted was not touched. */
 static void count_page(struct mv_pager *pager, const struct sampled_page *page,
 		       struct mv_pager_touches *touches)
@@ -188,8 +202,7 @@ static void count_page(struct mv_pager *pager, const struct sampled_page *page,
 
 	if (!pr)
 		return;
-	word = mv_page_load(
-		&pr->region->words[(page->gpa - pr->region->first_gpa) >> MV_PAGE_SHIFT]);
+	word = settled_word(pr, (page->gpa - pr->region->first_gpa) >> MV_PAGE_SHIFT);
 	if (mv_word_state(word) != MV_PAGE_RESIDENT && mv_word_state(word) != MV_PAGE_STORED)
 		return;
 	touches->sampled++;
