@@ -175,8 +175,8 @@ static void holes(void)
 
 	vmm_fill(ram, MIB, 1);
 	had = blocks(fd);
-	resident = vmm_stat("resident-bytes");
-	fills = vmm_stat("zero-fills");
+	resident = vmm_stat_at_rest("resident-bytes");
+	fills = vmm_stat_at_rest("zero-fills");
 	for (unsigned int i = 0; i < 100; i++)
 		expect_zeros(ram + 2 * MIB + i * 64 * PAGE, 10 * PAGE);
 	insist(blocks(fd) == had);
@@ -198,7 +198,7 @@ static void holes_between(void)
 	for (unsigned int i = 0; i < 100; i++)
 		ram[3 * i * PAGE] = (unsigned char)(i + 1);
 	had = blocks(fd);
-	fills = vmm_stat("zero-fills");
+	fills = vmm_stat_at_rest("zero-fills");
 	for (unsigned int i = 0; i < 100; i++) {
 		unsigned char bytes[3 * PAGE];
 
@@ -217,7 +217,7 @@ static void discarded_pages(void)
 
 	insist(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8 * MIB, 4 * MIB) == 0);
 	insist(vmm_stat("discards") > 0);
-	fills = vmm_stat("zero-fills");
+	fills = vmm_stat_at_rest("zero-fills");
 	for (unsigned int i = 0; i < 64; i++)
 		expect_zeros(ram + 8 * MIB + i * 16 * PAGE, 10 * PAGE);
 	insist(vmm_stat("zero-fills") == fills);
@@ -279,7 +279,7 @@ static void private_pages(void)
 
 	vmm_fill(ram, 16 * MIB, 1);
 	vmm_wait_at_most("resident-bytes", 4 * MIB);
-	fills = vmm_stat("zero-fills");
+	fills = vmm_stat_at_rest("zero-fills");
 	for (unsigned int i = 0; i < 100; i++) {
 		expect_same(ram + i * 37 * PAGE, 10 * PAGE);
 		expect_zeros(ram + 20 * MIB + i * 16 * PAGE, 10 * PAGE);

@@ -343,6 +343,18 @@ static void nap(void)
 	usleep(5000);
 }
 
+uint64_t vmm_stat_at_rest(const char *name)
+{
+	uint64_t value = vmm_stat(name), before;
+
+	do {
+		before = value;
+		nap();
+		value = vmm_stat(name);
+	} while (value != before);
+	return value;
+}
+
 void vmm_wait_at_least(const char *name, uint64_t value)
 {
 	uint64_t deadline = clock_now() + WAIT_NS;

@@ -69,6 +69,9 @@ bool vmm_is_zero(const void *memory, size_t bytes);
 /* Ask our own control socket. @arguments: JSON or NULL. NULL where it refused. */
 struct json_object *vmm_ask(const char *command, const char *arguments);
 uint64_t vmm_stat(const char *name);
+
+/* Once it stays the same: a fault wakes its thread a moment before it is counted. */
+uint64_t vmm_stat_at_rest(const char *name);
 /* Wait until a number is at least, or at most, so large; fails after 20 s. */
 void vmm_wait_at_least(const char *name, uint64_t value);
 void vmm_wait_at_most(const char *name, uint64_t value);
