@@ -198,7 +198,8 @@ static struct json_object *answer_to(struct control *control, struct json_object
 	const char *command;
 
 	if (!json_object_is_type(request, json_type_object) ||
-	    !json_object_object_get_ex(request, "execute", &name))
+	    !json_object_object_get_ex(request, "execute", &name) ||
+	    !json_object_is_type(name, json_type_string))
 		return failed("BadRequest", "one JSON object with \"execute\" a line, please");
 	command = json_object_get_string(name);
 	if (!strcmp(command, "query-info"))

@@ -146,10 +146,12 @@ static void handle_mmio(struct vmm *vmm)
 int vcpu_run(struct vmm *vmm)
 {
 	for (;;) {
-		if (ioctl(vmm->vcpu, KVM_RUN, 0) && errno != EINTR && errno != EAGAIN)
+		/* Interrupted by a signal: nothing has been asked of us. */
+		if (ioctl(vmm->vcpu, KVM_RUN, 0)) {
+			if (errno == EINTR || errno == EAGAIN)
+				continue;
 			die("KVM_RUN: %s", strerror(errno));
-		else if (errno == EINTR && vmm->run->exit_reason == KVM_EXIT_INTR)
-			continue;
+		}
 		switch (vmm->run->exit_reason) {
 		case KVM_EXIT_IO:
 			if (handle_io(vmm))
@@ -161,8 +163,6 @@ int vcpu_run(struct vmm *vmm)
 		case KVM_EXIT_SHUTDOWN: /* a triple fault: how Linux resets where all else fails */
 		case KVM_EXIT_HLT:	/* without interrupt controllers: nothing would wake it */
 			return 0;
-		case KVM_EXIT_INTR:
-			break;
 		default:
 			fprintf(stderr, "minivmm: the guest cannot go on: exit reason %u\n",
 				vmm->run->exit_reason);

@@ -214,7 +214,7 @@ struct mv_policy_vm {
 
 	/* Of this decision. */
 	bool adjustable;
-	bool by_balloon; /* has no pager: its balloon is the limit */
+	bool by_balloon;   /* has no pager: its balloon is the limit */
 	double cost_fixed; /* of a VM that is not adjustable */
 	double floor;
 	double low;	  /* the least limit: its minimum, or less where the budget is too small */
@@ -306,6 +306,15 @@ const char *mv_policy_why_text(enum mv_policy_why why);
 
 /** mv_policy_rule_name() - "demand", "shares", "pressure", "curve" */
 const char *mv_policy_rule_name(enum mv_policy_rule rule);
+
+/**
+ * mv_policy_rule_parse() - a rule by its name
+ * @name: as mv_policy_rule_name() gives it
+ * @rule: set on success
+ *
+ * Return: 0; -EINVAL.
+ */
+int mv_policy_rule_parse(const char *name, enum mv_policy_rule *rule);
 
 /** mv_policy_state_name() - "high", "soft", "hard", "low" */
 const char *mv_policy_state_name(enum mv_policy_state state);

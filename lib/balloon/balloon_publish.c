@@ -2,9 +2,8 @@
 /*
  * The balloon's numbers and the guest's for a statistics segment.
  */
-#include <time.h>
-
 #include "balloon_internal.h"
+#include "now.h"
 
 static uint64_t guest_value(const struct mv_balloon_guest_stats *guest, enum mv_balloon_stat tag)
 {
@@ -35,12 +34,10 @@ void mv_balloon_publish(struct mv_balloon *balloon, struct mv_stats *stats)
 	struct mv_balloon_guest_stats guest;
 	struct mv_balloon_stats device;
 	struct mv_memory_counts memory;
-	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	mv_memory_get_counts(balloon->memory, &memory);
 	mv_balloon_get_stats(balloon, &device);
-	stats->balloon_time = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	stats->balloon_time = now_ns();
 	stats->balloon_actual_bytes = left_of(memory.total * MV_PAGE_SIZE, device.actual_bytes);
 	stats->balloon_target_bytes = left_of(memory.total * MV_PAGE_SIZE, device.target_bytes);
 	if (!mv_balloon_get_guest_stats(balloon, &guest))

@@ -4,20 +4,12 @@
  * device gives it back when it wants newer ones.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "balloon_internal.h"
+#include "now.h"
 
 /* More entries than there are tags would be the same ones again. */
 #define ENTRIES_MAX 64
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static void read_entries(struct mv_balloon *balloon, const struct mv_virtqueue_segment *segment)
 {

@@ -14,6 +14,8 @@
 
 #include <memvirt/workingset.h>
 
+#include "mix.h"
+
 #define STEPS	    1024
 #define SAMPLES_MIN 64
 #define SAMPLES_MAX (1U << 20)
@@ -169,12 +171,7 @@ static void renumber(struct mv_miss_curve *curve)
 
 static uint32_t hash_of(uint64_t page)
 {
-	uint64_t z = page + 0x9e3779b97f4a7c15ULL;
-
-	/* splitmix64's: neighbours are strangers. */
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
-	return (uint32_t)((z ^ z >> 31) >> (64 - HASH_BITS));
+	return (uint32_t)(mix(page + MIX_STEP) >> (64 - HASH_BITS));
 }
 
 /* The upper bits decide whether it is followed. */

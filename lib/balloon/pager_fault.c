@@ -14,10 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "now.h"
 #include "pager_internal.h"
 #include "uffd.h"
 
@@ -153,14 +153,6 @@ static int overwrite(struct pager_region *pr, uint64_t page, const void *buffer)
 		return -EEXIST;
 	memcpy(pr_alias(pr, page), buffer, MV_PAGE_SIZE);
 	return mv_uffd_continue(pr->uffd, pr_hva(pr, page));
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
 }
 
 static int restore(struct pager_region *pr, uint64_t page, uint32_t word, void *buffer)

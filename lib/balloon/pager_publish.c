@@ -2,8 +2,7 @@
 /*
  * The pager's numbers for a statistics segment, with those of its store and of the memory.
  */
-#include <time.h>
-
+#include "now.h"
 #include "pager_internal.h"
 
 static void publish_pager(struct mv_pager *pager, struct mv_stats *stats)
@@ -55,10 +54,7 @@ static void publish_memory(struct mv_memory *memory, struct mv_stats *stats)
 
 void mv_pager_publish(struct mv_pager *pager, struct mv_stats *stats)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	stats->pager_time = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	stats->pager_time = now_ns();
 	publish_pager(pager, stats);
 	publish_store(pager->store, stats);
 	publish_memory(pager->memory, stats);

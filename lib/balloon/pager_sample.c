@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mix.h"
 #include "pager_internal.h"
 
 #define SAMPLE_MIN 16
@@ -29,14 +30,10 @@ struct mv_pager_sample {
 	struct sampled_page pages[];
 };
 
-/* splitmix64 */
 static uint64_t next_random(struct mv_pager_sample *sample)
 {
-	uint64_t z = sample->random += 0x9e3779b97f4a7c15ULL;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
-	return z ^ z >> 31;
+	sample->random += MIX_STEP;
+	return mix(sample->random);
 }
 
 /* --- which regions there are; inside a read section --------------------------------------- */

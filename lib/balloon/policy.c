@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "policy_internal.h"
 
@@ -319,6 +320,17 @@ const char *mv_policy_rule_name(enum mv_policy_rule rule)
 	};
 
 	return names[rule];
+}
+
+int mv_policy_rule_parse(const char *name, enum mv_policy_rule *rule)
+{
+	for (enum mv_policy_rule known = 0; known < MV_POLICY_RULES; known++) {
+		if (strcmp(name, mv_policy_rule_name(known)))
+			continue;
+		*rule = known;
+		return 0;
+	}
+	return -EINVAL;
 }
 
 const char *mv_policy_state_name(enum mv_policy_state state)

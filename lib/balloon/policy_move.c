@@ -80,10 +80,26 @@ static double gently(const struct mv_policy *policy, const struct mv_policy_vm *
 	return fmax(vm->target, fmin(vm->old, vm->resident) - step);
 }
 
+/* What the solution gives to those who shrink, or to those who do not. */
+static void take(const struct policy_solve *solve, double at, struct mv_policy_vm *vms,
+		 unsigned int count, bool shrinking)
+{
+	unsigned int path = 0;
+
+	for (unsigned int i = 0; i < count; i++) {
+		double limit;
+
+		if (!vms[i].adjustable)
+			continue;
+		limit = policy_path_limit(&solve->paths[path++], at);
+		if (shrinks(&vms[i]) == shrinking)
+			vms[i].next = limit;
+	}
+}
+
 static void shrink(struct mv_policy *policy, struct mv_policy_vm *vms, unsigned int count)
 {
 	struct policy_solve solve;
-	unsigned int path = 0;
 	double at = 1;
 
 	for (unsigned int i = 0; i < count; i++)
@@ -92,34 +108,17 @@ static void shrink(struct mv_policy *policy, struct mv_policy_vm *vms, unsigned 
 	policy->over = policy_solve_total(&solve, 1) > policy->usable_bytes;
 	if (policy->over)
 		at = policy_solve_highest(&solve, 1, policy->usable_bytes * POLICY_AIM);
-	for (unsigned int i = 0; i < count; i++) {
-		double limit;
-
-		if (!vms[i].adjustable)
-			continue;
-		limit = policy_path_limit(&solve.paths[path++], at);
-		if (shrinks(&vms[i]))
-			vms[i].next = limit;
-	}
+	take(&solve, at, vms, count, true);
 }
 
 static void grow(struct mv_policy *policy, struct mv_policy_vm *vms, unsigned int count)
 {
 	struct policy_solve solve = solve_of(policy, vms, count, while_growing);
-	unsigned int path = 0;
 	double at = 0;
 
 	if (policy->state < MV_POLICY_LOW)
 		at = policy_solve_highest(&solve, 1, policy->usable_bytes * POLICY_AIM);
-	for (unsigned int i = 0; i < count; i++) {
-		double limit;
-
-		if (!vms[i].adjustable)
-			continue;
-		limit = policy_path_limit(&solve.paths[path++], at);
-		if (!shrinks(&vms[i]))
-			vms[i].next = limit;
-	}
+	take(&solve, at, vms, count, false);
 }
 
 /* Who shrinks goes in steps that may be small; what counts is where to. */

@@ -320,6 +320,7 @@ def test_config_errors():
              ("[hosts]\nbudget = 1G\n", ":2: [hosts] budget: sections are"),
              ("[host]\nnonsense\n", ":2: neither"),
              ("[host]\nrule = fair\n", "'fair' is none of demand"),
+             ("[host]\nrule = curve\n", "which no VM publishes yet"),
              ("[host]\nidle-tax = 100%\n", "is no part from 0 to 99%"),
              ("[vm a]\nmin = 2G\nmax = 1G\n", "VM a: min is above max"),
              (None, "No such file")]

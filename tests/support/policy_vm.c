@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "testing.h"
+
 struct mv_policy_numbers policy_nothing_known(void)
 {
 	struct mv_policy_numbers n;
@@ -43,4 +45,20 @@ struct mv_policy_vm make_vm(uint64_t configured, uint64_t limit, uint64_t reside
 	vm.numbers.overhead_bytes = MIB;
 	vm.numbers.restores_per_s = 0;
 	return vm;
+}
+
+void decide(struct mv_policy *policy, struct mv_policy_vm *vms, unsigned int count)
+{
+	assert_int_equal(mv_policy_decide(policy, vms, count, SECOND), 0);
+	mv_policy_fini(policy);
+}
+
+void give_guest(struct mv_policy_vm *vm, uint64_t actual, uint64_t total, uint64_t available,
+		uint64_t free)
+{
+	vm->numbers.guest_fresh = true;
+	vm->numbers.balloon_actual_bytes = actual;
+	vm->numbers.guest_total_bytes = total;
+	vm->numbers.guest_available_bytes = available;
+	vm->numbers.guest_free_bytes = free;
 }

@@ -11,22 +11,6 @@
 #define HEADROOM 0.95
 #define AIM	 0.985
 
-static void decide(struct mv_policy *policy, struct mv_policy_vm *vms, unsigned int count)
-{
-	assert_int_equal(mv_policy_decide(policy, vms, count, SECOND), 0);
-	mv_policy_fini(policy);
-}
-
-static void give_guest(struct mv_policy_vm *vm, uint64_t actual, uint64_t total, uint64_t available,
-		       uint64_t free)
-{
-	vm->numbers.guest_fresh = true;
-	vm->numbers.balloon_actual_bytes = actual;
-	vm->numbers.guest_total_bytes = total;
-	vm->numbers.guest_available_bytes = available;
-	vm->numbers.guest_free_bytes = free;
-}
-
 /* --- one rule at a time ------------------------------------------------------------------- */
 
 static void test_no_vms(void **unused)
@@ -183,97 +167,6 @@ static void test_forced(void **unused)
 	assert_true(mv_policy_cost(&vms[0], (double)vms[0].limit_bytes) +
 			    mv_policy_cost(&vms[1], (double)vms[1].limit_bytes) <=
 		    policy.usable_bytes);
-}
-
-/* --- the balloon -------------------------------------------------------------------------- */
-
-static void test_guest_spares(void **unused)
-{
-	struct mv_policy policy = make_policy(270 * MIB, 32 * MIB);
-	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
-	uint64_t wants;
-
-	/* 32 MiB of the kernel's own, 180 used, 300 free; a guest that hardly grows. */
-	vm.growth_per_s = 0;
-	give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
-	decide(&policy, &vm, 1);
-	assert_int_equal(vm.balloon_why, MV_POLICY_GUEST_SPARES);
-	/* Not below what it needs, and a step at a time. */
-	wants = 32 * MIB + 180 * MIB + 102 * MIB;
-	assert_true(vm.balloon_bytes >= wants);
-	assert_true(vm.balloon_bytes == 512 * MIB - 64 * MIB);
-	for (int i = 0; i < 10; i++) {
-		uint64_t actual = vm.target_bytes;
-		uint64_t total = actual - 32 * MIB;
-
-		give_guest(&vm, actual, total, total - 180 * MIB, total - 180 * MIB);
-		decide(&policy, &vm, 1);
-	}
-	assert_in_range(vm.target_bytes, wants, wants + 8 * MIB);
-	assert_true(vm.balloon_bytes == MV_POLICY_UNKNOWN);
-}
-
-/* One that grows keeps what it may need before the balloon can give way. */
-static void test_growing_guest(void **unused)
-{
-	struct mv_policy policy = make_policy(256 * MIB, 32 * MIB);
-	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
-
-	vm.growth_per_s = 200.0 * MIB;
-	give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
-	decide(&policy, &vm, 1);
-	assert_true(vm.balloon_bytes == MV_POLICY_UNKNOWN);
-}
-
-static void test_guest_needs(void **unused)
-{
-	struct mv_policy policy = make_policy(256 * MIB, 32 * MIB);
-	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
-
-	give_guest(&vm, 256 * MIB, 224 * MIB, 4 * MIB, 4 * MIB);
-	decide(&policy, &vm, 1);
-	assert_int_equal(vm.balloon_why, MV_POLICY_GUEST_NEEDS);
-	assert_true(vm.balloon_bytes > 256 * MIB);
-	assert_true(vm.balloon_bytes <= 512 * MIB);
-}
-
-/* Nothing follows from numbers that are old, missing, or cannot be. */
-static void test_guest_unclear(void **unused)
-{
-	struct mv_policy policy = make_policy(256 * MIB, 32 * MIB);
-
-	for (int i = 0; i < 5; i++) {
-		struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
-
-		give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
-		if (i == 0)
-			vm.numbers.guest_fresh = false;
-		else if (i == 1)
-			vm.numbers.guest_available_bytes = MV_POLICY_UNKNOWN;
-		else if (i == 2)
-			vm.numbers.guest_available_bytes = 481 * MIB;
-		else if (i == 3)
-			vm.numbers.guest_total_bytes = 600 * MIB;
-		else
-			vm.numbers.balloon_actual_bytes = UINT32_MAX * 4096ULL;
-		decide(&policy, &vm, 1);
-		assert_true(vm.balloon_bytes == MV_POLICY_UNKNOWN);
-	}
-}
-
-/* A driver that leaves ballooned pages in the total gets the same target. */
-static void test_two_kinds_of_total(void **unused)
-{
-	struct mv_policy policy = make_policy(256 * MIB, 32 * MIB);
-	struct mv_policy_vm less = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
-	struct mv_policy_vm whole = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 0);
-
-	give_guest(&less, 400 * MIB, 368 * MIB, 100 * MIB, 100 * MIB);
-	give_guest(&whole, 400 * MIB, 480 * MIB, 100 * MIB, 100 * MIB);
-	decide(&policy, &less, 1);
-	decide(&policy, &whole, 1);
-	assert_true(less.balloon_bytes != MV_POLICY_UNKNOWN);
-	assert_true(less.balloon_bytes == whole.balloon_bytes);
 }
 
 /* --- states of the host ------------------------------------------------------------------- */
@@ -573,60 +466,6 @@ static void test_without_a_curve(void **unused)
 	assert_in_range(vms[0].target / MIB, 299, 300);
 }
 
-/* --- the balloon and reporting ------------------------------------------------------------ */
-
-/* Free pages that the guest reports are given up already. */
-static void test_reporting_spares_the_balloon(void **unused)
-{
-	struct mv_policy policy = make_policy(256 * MIB, 32 * MIB);
-	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
-
-	vm.growth_per_s = 0;
-	vm.numbers.reporting = true;
-	give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
-	decide(&policy, &vm, 1);
-	assert_true(vm.balloon_bytes == MV_POLICY_UNKNOWN);
-}
-
-/* A guest that says it loses time gets memory back, though it seems to have some. */
-static void test_pressed_guest(void **unused)
-{
-	struct mv_policy policy = make_policy(256 * MIB, 32 * MIB);
-	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
-
-	give_guest(&vm, 256 * MIB, 224 * MIB, 200 * MIB, 200 * MIB);
-	vm.numbers.guest_pressure_ppm = 100000;
-	decide(&policy, &vm, 1);
-	assert_int_equal(vm.balloon_why, MV_POLICY_GUEST_NEEDS);
-	assert_true(vm.balloon_bytes >= 320 * MIB);
-}
-
-/* A VM without a pager: its balloon is its limit, down to what the guest uses. */
-static void test_by_balloon(void **unused)
-{
-	struct mv_policy policy = make_policy(900 * MIB, 64 * MIB);
-	struct mv_policy_vm vms[2];
-
-	for (int i = 0; i < 2; i++) {
-		mv_policy_vm_init(&vms[i]);
-		vms[i].numbers = policy_nothing_known();
-		vms[i].numbers.configured_bytes = GIB;
-		give_guest(&vms[i], GIB, 990 * MIB, i ? 890 * MIB : 390 * MIB, 300 * MIB);
-	}
-	for (int second = 0; second < 20; second++) {
-		decide(&policy, vms, 2);
-		for (int i = 0; i < 2; i++) {
-			uint64_t left = vms[i].target_bytes, used = i ? 100 * MIB : 600 * MIB;
-
-			assert_true(vms[i].limit_bytes == MV_POLICY_UNLIMITED);
-			give_guest(&vms[i], left, left - 34 * MIB, left - 34 * MIB - used, MIB);
-		}
-	}
-	/* 634 and 134 are in use, and what is more is divided by what they want. */
-	assert_true(vms[0].target_bytes >= 634 * MIB && vms[1].target_bytes >= 134 * MIB);
-	assert_in_range((vms[0].target_bytes + vms[1].target_bytes) / MIB, 800, 855);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -642,11 +481,6 @@ int main(void)
 		cmocka_unit_test(test_floor_of_a_small_vm),
 		cmocka_unit_test(test_gentle),
 		cmocka_unit_test(test_forced),
-		cmocka_unit_test(test_guest_spares),
-		cmocka_unit_test(test_growing_guest),
-		cmocka_unit_test(test_guest_needs),
-		cmocka_unit_test(test_guest_unclear),
-		cmocka_unit_test(test_two_kinds_of_total),
 		cmocka_unit_test(test_states),
 		cmocka_unit_test(test_hard_is_at_once),
 		cmocka_unit_test(test_next),
@@ -662,9 +496,6 @@ int main(void)
 		cmocka_unit_test(test_curve),
 		cmocka_unit_test(test_curve_with_a_plateau),
 		cmocka_unit_test(test_without_a_curve),
-		cmocka_unit_test(test_reporting_spares_the_balloon),
-		cmocka_unit_test(test_pressed_guest),
-		cmocka_unit_test(test_by_balloon),
 	};
 
 	return cmocka_run_group_tests_name("policy", tests, NULL, NULL);

@@ -47,7 +47,7 @@ static void print_help(void)
 	       "  --budget SIZE      resident guest memory, stores and records of all VMs\n"
 	       "  --floor SIZE       no limit or balloon target goes below it (64M)\n"
 	       "  --interval S       seconds between two looks, 0.1 to 3600 (1)\n"
-	       "  --rule RULE        demand (the default), shares, pressure or curve\n"
+	       "  --rule RULE        demand (the default), shares or pressure\n"
 	       "  --idle-tax PART    shares: what may be taken of idle memory (75%%)\n"
 	       "  --pressure-target PART\n"
 	       "                     pressure: the time that a VM may lose (0.1%%)\n"

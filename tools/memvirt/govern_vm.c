@@ -75,8 +75,6 @@ void govern_vm_init(struct govern_vm *vm, const struct find_vm *found, const cha
 		strcpy(vm->qmp.path, qmp_path);
 	task_due(vm, TASK_INFO);
 	task_due(vm, TASK_LIST);
-	/* Of a QEMU that memvirt did not start nobody else knows the size. */
-	task_due(vm, TASK_SIZE);
 }
 
 void govern_vm_drop(struct govern_vm *vm)
@@ -94,6 +92,9 @@ void govern_vm_begin_tick(struct govern_vm *vm)
 {
 	vm->control.tried = false;
 	vm->qmp.tried = false;
+	/* Of a QEMU that memvirt did not start nobody else knows the size. */
+	if (vm->plain && !vm->size_bytes)
+		task_due(vm, TASK_SIZE);
 	if (vm->device[0]) {
 		task_due(vm, TASK_BALLOON);
 		task_due(vm, TASK_STATS);

@@ -130,13 +130,23 @@ static int search_run_dir(struct governor *governor)
 
 /* --- QEMUs that memvirt did not start ----------------------------------------------------- */
 
+/* A name may be in the list twice, while one VM goes and another comes. */
+static bool is_seen(const struct governor *governor, const char *name)
+{
+	for (unsigned int i = 0; i < governor->count; i++)
+		if (governor->vms[i]->seen && !strcmp(governor->vms[i]->found.name, name))
+			return true;
+	return false;
+}
+
 static void take_plain(struct governor *governor, const char *name, const char *qmp)
 {
 	struct govern_vm *vm = govern_find(governor, name);
 	struct find_vm found = { .state = FIND_UNREADABLE, .error = -ENOENT };
 
-	/* One that memvirt did start has been found already. */
-	if ((vm && (vm->seen || !vm->plain)) || !is_wanted(governor, name) || access(qmp, F_OK))
+	/* One that memvirt did start has been found already, and stands for its socket. */
+	if (is_seen(governor, name) || (vm && !vm->plain) || !is_wanted(governor, name) ||
+	    access(qmp, F_OK))
 		return;
 	if (vm) {
 		vm->seen = true;

@@ -6,16 +6,14 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <memvirt/version.h>
 
 #include "commands.h"
 #include "vm/clock.h"
-#include "vm/find.h"
+#include "vm/part.h"
 #include "vm/say.h"
 #include "vm/size.h"
 
@@ -56,7 +54,7 @@ static void print_help(void)
 	       "  --size SIZE      of each VM (1G)\n"
 	       "  --budget SIZE    for all of them (60%% of their sizes)\n"
 	       "  --rule RULE      demand, shares, pressure, curve or all (all)\n"
-	       "  --idle-tax PART  of shares, 0 to 0.99 (0.75)\n"
+	       "  --idle-tax PART  of shares, 0%% to 99%% (75%%)\n"
 	       "  --seed N         of the distributions (1)\n"
 	       "  --write FILE     write the trace\n"
 	       "  --svg FILE       write a picture\n"
@@ -142,24 +140,24 @@ static int take_size(const char *what, uint64_t *bytes)
 
 static int take_rule(int *rule)
 {
+	enum mv_policy_rule found;
+
 	if (!strcmp(optarg, "all")) {
 		*rule = MV_POLICY_RULES;
 		return 0;
 	}
-	for (*rule = 0; *rule < MV_POLICY_RULES; (*rule)++)
-		if (!strcmp(optarg, mv_policy_rule_name(*rule)))
-			return 0;
-	return say_usage("sim", "--rule: '%s' is none of demand, shares, pressure, curve, all",
-			 optarg);
+	if (mv_policy_rule_parse(optarg, &found))
+		return say_usage("sim",
+				 "--rule: '%s' is none of demand, shares, pressure, curve, all",
+				 optarg);
+	*rule = found;
+	return 0;
 }
 
 static int take_idle_tax(double *tax)
 {
-	char *end;
-
-	*tax = strtod(optarg, &end);
-	if (end == optarg || *end || !(*tax >= 0 && *tax <= 0.99))
-		return say_usage("sim", "--idle-tax: '%s' is not from 0 to 0.99", optarg);
+	if (part_parse(optarg, 0.99, tax))
+		return say_usage("sim", "--idle-tax: '%s' is no part from 0 to 99%%", optarg);
 	return 0;
 }
 
@@ -203,106 +201,6 @@ static int take_option(int option, char **argv, struct sim_options *o)
 		return 0;
 	}
 	return say_bad_option("sim", argv, option);
-}
-
-/* --- recording ---------------------------------------------------------------------------- */
-
-/*
- * What a VM works with: what is resident, and what it had to bring back in a second; without a
- * limit, all that it has.
- */
-static double working_of(const struct mv_stats *now, uint64_t restores_before)
-{
-	double configured = (double)now->configured_bytes;
-	double back = 0;
-
-	if (now->resident_bytes == MV_STATS_UNKNOWN || now->managed_bytes == 0)
-		return configured;
-	if (now->restores != MV_STATS_UNKNOWN && now->restores > restores_before)
-		back = (double)(now->restores - restores_before) * 4096;
-	return fmin((double)now->resident_bytes + back, configured);
-}
-
-/** struct seen - the VMs of the last second */
-struct seen {
-	struct find_vm *vms;
-	unsigned int count;
-};
-
-static uint64_t restores_before(const struct seen *seen, const char *name)
-{
-	for (unsigned int i = 0; i < seen->count; i++)
-		if (!strcmp(seen->vms[i].name, name))
-			return seen->vms[i].stats.restores;
-	return MV_STATS_UNKNOWN;
-}
-
-static int record_second(FILE *file, const char *run_dir, unsigned int second, struct seen *seen)
-{
-	struct seen now = { 0 };
-	int err = find_vms(run_dir, &now.vms, &now.count);
-
-	if (err && err != -ENOENT) {
-		say("run directory %s: %s", run_dir, strerror(-err));
-		return -1;
-	}
-	for (unsigned int i = 0; i < now.count; i++) {
-		const struct mv_stats *stats = &now.vms[i].stats;
-
-		if (now.vms[i].state != FIND_OK || stats->configured_bytes == MV_STATS_UNKNOWN ||
-		    stats->configured_bytes < MV_POLICY_FLOOR_MIN)
-			continue;
-		fprintf(file, "%u,%s,%llu,%d,%.0f\n", second, now.vms[i].name,
-			(unsigned long long)stats->configured_bytes, MV_POLICY_SHARES_DEFAULT,
-			working_of(stats, restores_before(seen, now.vms[i].name)));
-	}
-	free(seen->vms);
-	*seen = now;
-	return fflush(file) || ferror(file) ? -1 : 0;
-}
-
-static int record_on(FILE *file, const struct sim_options *o, const char *run_dir)
-{
-	struct seen seen = { 0 };
-	uint64_t start = clock_now();
-	int err = 0;
-
-	fprintf(file, "second,vm,configured-bytes,shares,working-bytes\n");
-	for (unsigned int second = 0; !err && second < o->seconds; second++) {
-		uint64_t due = start + (second + 1) * CLOCK_S, now;
-
-		err = record_second(file, run_dir, second, &seen);
-		now = clock_now();
-		if (!err && second + 1 < o->seconds && due > now)
-			nanosleep(&(struct timespec){ .tv_sec = (time_t)((due - now) / CLOCK_S),
-						      .tv_nsec = (long)((due - now) % CLOCK_S) },
-				  NULL);
-	}
-	free(seen.vms);
-	return err;
-}
-
-static int record(const struct sim_options *o)
-{
-	char run_dir[RUNDIR_PATH_MAX];
-	int err = rundir_choose(o->run_dir, run_dir);
-	FILE *file = err ? NULL : fopen(o->record, "we");
-
-	if (err) {
-		say("no run directory: %s: give --run-dir", strerror(-err));
-		return EXIT_FAILURE;
-	}
-	if (!file) {
-		say("%s: %s", o->record, strerror(errno));
-		return EXIT_FAILURE;
-	}
-	say("recording for %u s to %s", o->seconds, o->record);
-	err = record_on(file, o, run_dir);
-	if (fclose(file) || err) {
-		say("%s: could not be written whole", o->record);
-		return EXIT_FAILURE;
-	}
-	return EXIT_SUCCESS;
 }
 
 /* --- simulating --------------------------------------------------------------------------- */
@@ -389,7 +287,7 @@ static int run(struct sim_options *o)
 	int status;
 
 	if (o->record)
-		return record(o);
+		return sim_record(o->record, o->run_dir, o->seconds);
 	status = get_trace(o, &trace);
 	if (status)
 		return status;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The simulator: demand for memory over time (sim_trace.c), VMs that live by it under a policy
- * (sim_model.c), and what came of it (sim_report.c, sim_svg.c). sim.c is the command.
+ * The simulator: demand for memory over time (sim_trace.c, sim_record.c), VMs that live by it under
+ * a policy (sim_model.c), and what came of it (sim_report.c, sim_svg.c). sim.c is the command.
  *
  * A VM is a working set: of the pages that it touches, as many as are resident cost nothing, and
  * each other one costs a restore, during which it does not get on. So who has his working set
@@ -17,6 +17,9 @@
 #include <memvirt/policy.h>
 
 #define SIM_NAME 64
+
+/* The first line of a trace: its columns. */
+#define SIM_TRACE_HEADER "second,vm,configured-bytes,shares,working-bytes"
 
 /** struct sim_vm_trace - one VM's demand, a working set for each second */
 struct sim_vm_trace {
@@ -54,6 +57,16 @@ int sim_trace_read(struct sim_trace *trace, const char *path, unsigned int *line
 int sim_trace_write(const struct sim_trace *trace, FILE *file);
 
 void sim_trace_free(struct sim_trace *trace);
+
+/**
+ * sim_record() - write a trace of the running VMs, a line for each and second
+ * @path:    file to write
+ * @run_dir: where they are, as given; NULL for the usual place
+ * @seconds: for so long
+ *
+ * Return: the exit status, with a message where it is not 0.
+ */
+int sim_record(const char *path, const char *run_dir, unsigned int seconds);
 
 /**
  * struct sim_vm_result - how a VM fared

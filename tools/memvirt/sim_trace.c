@@ -152,7 +152,7 @@ void sim_trace_free(struct sim_trace *trace)
 
 int sim_trace_write(const struct sim_trace *trace, FILE *file)
 {
-	fprintf(file, "second,vm,configured-bytes,shares,working-bytes\n");
+	fprintf(file, SIM_TRACE_HEADER "\n");
 	for (unsigned int s = 0; s < trace->seconds; s++)
 		for (unsigned int i = 0; i < trace->vms; i++)
 			fprintf(file, "%u,%s,%llu,%u,%.0f\n", s, trace->vm[i].name,
