@@ -30,7 +30,7 @@ QUIET = "workload mib=32 hot=8 seconds=600 cold=100 seed=2"
 
 def script(first_busy, seconds):
     """What a guest runs: it works in every other phase; each ends when its time is over."""
-    lines = []
+    lines = ["insmod /modules/memvirt_balloon.ko"]
     for phase in range(PHASES):
         busy = (phase % 2 == 0) == first_busy
         lines.append(f"echo 'rig: phase {phase} {'busy' if busy else 'quiet'}'")
@@ -58,6 +58,7 @@ def one_run(seconds, governed):
     limit = [] if governed else ["--limit", f"{BUDGET // 2}M"]
     with RunDir() as run_dir:
         vms = [Vm(f"swap{i}", script(i == 0, seconds), memory=MEMORY, managed=limit,
+                  balloon=",deflate-on-oom=on",
                   env=run_dir.env) for i in range(2)]
         with vms[0], vms[1]:
             if governed:

@@ -154,7 +154,16 @@ static void set_target(struct mv_policy_vm *vm, double target, enum mv_policy_wh
 	vm->balloon_why = why;
 }
 
-/* Inflated by so much at once, from where the balloon is in fact. */
+bool policy_guest_is_pressed(const struct mv_policy *policy, const struct mv_policy_numbers *n)
+{
+	return n->guest_fresh && n->guest_pressure_ppm != MV_POLICY_UNKNOWN &&
+	       n->guest_pressure_ppm >= policy->config.pressure_limit_ppm;
+}
+
+/*
+ * Inflated by so much at once, from where the balloon is in fact; but a step under way is not
+ * taken back by a decision that comes soon after it.
+ */
 static double inflate_to(const struct mv_policy *policy, const struct mv_policy_vm *vm,
 			 double wanted)
 {
@@ -165,7 +174,8 @@ static double inflate_to(const struct mv_policy *policy, const struct mv_policy_
 	if (policy->state >= MV_POLICY_SOFT)
 		step *= INFLATE_SHORT;
 	step = floor(step / POLICY_MIB) * POLICY_MIB;
-	return fmax(wanted, (double)vm->numbers.balloon_actual_bytes - fmax(step, POLICY_MIB));
+	step = (double)vm->numbers.balloon_actual_bytes - fmax(step, POLICY_MIB);
+	return fmax(wanted, fmin(step, current_target(vm)));
 }
 
 void policy_decide_balloon(const struct mv_policy *policy, struct mv_policy_vm *vm)
@@ -184,7 +194,8 @@ void policy_decide_balloon(const struct mv_policy *policy, struct mv_policy_vm *
 	if (!policy->ample && vm->reserved_bytes == MV_POLICY_UNKNOWN)
 		return;
 	wanted = policy->ample ? configured : ceil(wants(vm, &guest) / POLICY_MIB) * POLICY_MIB;
-	if (vm->pressed)
+	/* Who waits for the host has no use for more of its own: it would only be stored. */
+	if (policy_guest_is_pressed(policy, &vm->numbers))
 		wanted = fmax(wanted, actual + ceil(configured * DEFLATE_PRESSED));
 	wanted = fmin(fmax(wanted, fmax(vm->floor, least)), configured);
 	if (!is_worth_it(vm, wanted))

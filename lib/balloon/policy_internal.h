@@ -107,6 +107,9 @@ double policy_guest_uses(const struct mv_policy_vm *vm);
 /* The same with a reserve, in which it can go on; 0 where that is unknown. */
 double policy_guest_wants(const struct mv_policy_vm *vm);
 
+/* Whether the guest itself is short of memory, whatever its limit on the host does to it. */
+bool policy_guest_is_pressed(const struct mv_policy *policy, const struct mv_policy_numbers *n);
+
 /* Learn what can be from the guest's numbers. */
 void policy_hear_guest(struct mv_policy_vm *vm);
 

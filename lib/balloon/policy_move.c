@@ -130,11 +130,10 @@ static bool is_small_change(const struct mv_policy_vm *vm)
 	       change < fmax(vm->old * DEAD_BAND, DEAD_BAND_MIN);
 }
 
-/* Somebody else's number is wanted as it is, pressure's steps are small ones, and who is short
- * of memory is glad of anything. */
+/* Somebody else's number is wanted as it is, and pressure's steps are small ones. */
 static bool may_skip(const struct mv_policy *policy, const struct mv_policy_vm *vm)
 {
-	return vm->adjustable && !vm->pressed && vm->outside_bytes == MV_POLICY_UNKNOWN &&
+	return vm->adjustable && vm->outside_bytes == MV_POLICY_UNKNOWN &&
 	       policy->config.rule != MV_POLICY_PRESSURE && is_small_change(vm);
 }
 

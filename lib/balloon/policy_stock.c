@@ -214,12 +214,9 @@ static void expect_growth(struct mv_policy_vm *vm, double part)
 
 static bool is_pressed(const struct mv_policy *policy, const struct mv_policy_numbers *n)
 {
-	uint32_t limit = policy->config.pressure_limit_ppm;
-
-	return (n->pager_fresh && n->host_pressure_ppm != MV_POLICY_UNKNOWN &&
-		n->host_pressure_ppm >= limit) ||
-	       (n->guest_fresh && n->guest_pressure_ppm != MV_POLICY_UNKNOWN &&
-		n->guest_pressure_ppm >= limit);
+	return policy_guest_is_pressed(policy, n) ||
+	       (n->pager_fresh && n->host_pressure_ppm != MV_POLICY_UNKNOWN &&
+		n->host_pressure_ppm >= policy->config.pressure_limit_ppm);
 }
 
 static void set_floor(const struct mv_policy *policy, struct mv_policy_vm *vm)

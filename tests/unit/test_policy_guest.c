@@ -152,6 +152,38 @@ static void test_by_balloon(void **unused)
 	assert_in_range((vms[0].target_bytes + vms[1].target_bytes) / MIB, 800, 855);
 }
 
+/* Who waits for its pages to come back has memory of its own enough. */
+static void test_pressed_by_the_host(void **unused)
+{
+	struct mv_policy policy = make_policy(270 * MIB, 32 * MIB);
+	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
+
+	vm.growth_per_s = 0;
+	vm.numbers.host_pressure_ppm = 300000;
+	give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
+	decide(&policy, &vm, 1);
+	assert_true(vm.pressed);
+	assert_int_equal(vm.balloon_why, MV_POLICY_GUEST_SPARES);
+}
+
+/* Decisions that come soon after one another do not take each other's steps back. */
+static void test_a_step_under_way(void **unused)
+{
+	struct mv_policy policy = make_policy(270 * MIB, 32 * MIB);
+	struct mv_policy_vm vm = make_vm(512 * MIB, 200 * MIB, 200 * MIB, 100 * MIB);
+
+	vm.growth_per_s = 0;
+	give_guest(&vm, 512 * MIB, 480 * MIB, 300 * MIB, 300 * MIB);
+	decide(&policy, &vm, 1);
+	assert_true(vm.target_bytes == 448 * MIB);
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(mv_policy_decide(&policy, &vm, 1, SECOND / 25), 0);
+		assert_true(vm.balloon_bytes == MV_POLICY_UNKNOWN);
+	}
+	mv_policy_fini(&policy);
+	assert_true(vm.target_bytes == 448 * MIB);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -162,6 +194,8 @@ int main(void)
 		cmocka_unit_test(test_two_kinds_of_total),
 		cmocka_unit_test(test_reporting_spares_the_balloon),
 		cmocka_unit_test(test_pressed_guest),
+		cmocka_unit_test(test_pressed_by_the_host),
+		cmocka_unit_test(test_a_step_under_way),
 		cmocka_unit_test(test_by_balloon),
 	};
 

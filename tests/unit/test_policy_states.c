@@ -151,7 +151,8 @@ static void check_balloon(const struct mv_policy *policy, const struct mv_policy
 		return;
 	}
 	assert_true(inflates <= fmax(most * (policy->state >= MV_POLICY_SOFT ? 2 : 1), MIB) + 1);
-	if (vm->pressed)
+	if (n->guest_pressure_ppm != MV_POLICY_UNKNOWN &&
+	    n->guest_pressure_ppm >= policy->config.pressure_limit_ppm)
 		assert_true(inflates <= 0);
 }
 
@@ -262,12 +263,18 @@ static double targeted(const struct mv_policy_vm *vms, unsigned int count)
 	return total;
 }
 
-/* Who is short of memory grows with this very decision, unless the rule has given all away. */
+/*
+ * Who is short of memory grows with this very decision, unless the rule has given all away, or what
+ * is left is too little to be worth it.
+ */
 static void check_relief(const struct mv_policy *policy, const struct mv_policy_vm *vms,
 			 unsigned int count)
 {
 	double full = policy->usable_bytes * AIM - (double)MIB * (count + 1);
 
+	/* Steps below a twenty-fifth of a limit, or 4 MiB, are not made. */
+	for (unsigned int i = 0; i < count; i++)
+		full -= vms[i].adjustable ? fmax(vms[i].old * 0.05, 5.0 * MIB) : 0;
 	if (policy->too_small || policy->state == MV_POLICY_LOW || planned_now(vms, count) > full ||
 	    targeted(vms, count) > full)
 		return;
@@ -276,7 +283,7 @@ static void check_relief(const struct mv_policy *policy, const struct mv_policy_
 
 		if (vm->pressed && vm->adjustable && vm->outside_bytes == MV_POLICY_UNKNOWN &&
 		    (vm->by_balloon || vm->numbers.limit_bytes != MV_POLICY_UNLIMITED) &&
-		    vm->old < vm->high - MIB && vm->old >= 8.0 * MIB) /* targets are whole MiB */
+		    vm->old * 1.05 + 5.0 * MIB < vm->high && vm->old >= 32.0 * MIB)
 			assert_true(grows(vm) || vm->old <= vm->floor + MIB);
 	}
 }
