@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-# memvirt-test-timeout: 900
+# memvirt-test-timeout: 1500
 """examples/minivmm on hardware KVM (nested, under QEMU): Debian's kernel with Linux's balloon
 driver and with ours, against the library's device; each effect seen from host and guest."""
 import json
@@ -84,7 +84,7 @@ segment relieved
 """
 
 
-def segment(vm, tag, seconds=240):
+def segment(vm, tag, seconds=400):
     """What was published at that point, by the segment's names."""
     text = vm.wait_line(rf"^rig: segment {tag} (.*)", seconds).group(1)
     return json.loads(text)["vms"][0]["segment"]
